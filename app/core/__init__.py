@@ -1,0 +1,1 @@
+"""The nouns that everybody shares: page, budget, channel, segment, interfaces, errors. Standard library only."""

@@ -1,0 +1,117 @@
+"""The process's bytes. A run pays for its worst case at the door and is paid back by leaving the scope."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from app.core.errors import Refusal
+from app.core.units import as_size
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatistics:
+    """A snapshot: ``reserved_bytes`` is what admitted runs hold, ``demand_bytes`` what those in the queue wait for."""
+
+    limit_bytes: int
+    reserved_bytes: int
+    demand_bytes: int
+    admitted: int
+    waiting: int
+
+
+@dataclass(slots=True, eq=False)
+class _Claim:
+    nbytes: int
+    granted: asyncio.Event
+
+
+class Budget:
+    """Admits runs by their worst case, first come first served.
+
+    The mutable state is the sum of what admitted runs hold, their number, and the queue of claims. One plain method
+    changes it and wakes whoever was granted. Nothing is ever taken from the budget piecemeal: a run that had to come
+    back for more could wait behind runs that wait for it (a prototype with a lease per page did deadlock).
+    """
+
+    def __init__(self, limit_bytes: int, *, max_flows: int, wait_s: float) -> None:
+        self._limit_bytes = limit_bytes
+        self._max_flows = max_flows
+        self._wait_s = wait_s
+        self._reserved_bytes = 0
+        self._admitted = 0
+        self._queue: deque[_Claim] = deque()
+
+    @asynccontextmanager
+    async def admit(self, worst_case_bytes: int) -> AsyncIterator[float]:
+        """Hold ``worst_case_bytes`` while in the scope; gives the seconds that were spent in the queue.
+
+        Raises ``never_fits`` at once when the limit could not carry it even alone, and ``budget_full`` with a
+        ``retry_after_s`` when it was not granted within ``wait_s``. A cancelled waiter leaves the queue and holds
+        nothing.
+        """
+        if worst_case_bytes > self._limit_bytes:
+            raise Refusal(
+                "never_fits",
+                f"this pipeline may need {as_size(worst_case_bytes)} at once,"
+                f" {as_size(worst_case_bytes - self._limit_bytes)} more than MEMORY_BUDGET"
+                f" ({as_size(self._limit_bytes)}); give the server more, or lower PAGE_BYTES or WORKER_THREADS",
+            )
+        started = time.monotonic()
+        claim = _Claim(worst_case_bytes, asyncio.Event())
+        self._queue.append(claim)
+        self._grant()
+        try:
+            await self._wait_granted(claim)
+            yield time.monotonic() - started
+        finally:
+            self._leave(claim)
+
+    async def _wait_granted(self, claim: _Claim) -> None:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await claim.granted.wait()
+        except TimeoutError:
+            if claim.granted.is_set():
+                return
+            raise Refusal(
+                "budget_full",
+                f"this pipeline needs {as_size(claim.nbytes)}, and {as_size(self._reserved_bytes)} of"
+                f" {as_size(self._limit_bytes)} are taken by {self._admitted} runs; it waited {self._wait_s:g} s",
+                retry_after_s=math.ceil(max(1.0, self._wait_s / 2)),
+            ) from None
+
+    def statistics(self) -> BudgetStatistics:
+        """What is taken and what is asked for, now."""
+        return BudgetStatistics(
+            limit_bytes=self._limit_bytes,
+            reserved_bytes=self._reserved_bytes,
+            demand_bytes=sum(claim.nbytes for claim in self._queue),
+            admitted=self._admitted,
+            waiting=len(self._queue),
+        )
+
+    def _leave(self, claim: _Claim) -> None:
+        """Give back what the claim holds, or take it out of the queue: settled here, whatever raced."""
+        if claim.granted.is_set():
+            self._reserved_bytes -= claim.nbytes
+            self._admitted -= 1
+        else:
+            self._queue.remove(claim)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Grant from the head of the queue for as long as the head fits. A small run never overtakes a large one."""
+        while self._queue:
+            head = self._queue[0]
+            if self._admitted >= self._max_flows or self._reserved_bytes + head.nbytes > self._limit_bytes:
+                return
+            self._queue.popleft()
+            self._reserved_bytes += head.nbytes
+            self._admitted += 1
+            head.granted.set()

@@ -1,0 +1,98 @@
+"""What the engine asks of the things it joins. Each docstring is the contract; an implementation adds no rule."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from app.core.page import Page
+
+Source = AsyncIterator[Page]
+"""An async iterator of pages is enough.
+
+It ends only when the input ended well; everything else it raises. It is read by one task. Once that task is cancelled
+it is not read again, and whoever made the source closes what the source opened.
+"""
+
+
+class Stage(Protocol):
+    """A transform made of plain functions: pages in, pages out. It knows no asyncio, no budget and no I/O.
+
+    Calls never overlap for a stage that is not ``stateless``, but may come from different threads. After an exception,
+    or once the iterable of ``feed`` or ``flush`` was left half consumed, the stage is not called again; there is
+    nothing to close.
+    """
+
+    name: str
+    """A bounded word: a metric label."""
+    holds: int
+    """The most bytes it keeps back between calls."""
+    grows: float
+    """The most bytes that exist at once while one page is fed, beside that page, per byte of the page: intermediates
+    and those results that were yielded and not yet taken. Results are taken one by one from a stage that is not
+    stateless, and all together from one that is."""
+    stateless: bool
+    """It may run for several pages at a time on several threads; the engine keeps the order. Such a stage gives at
+    least one page for a page (an empty one, if need be, so that ``first`` is never lost), and nothing at ``flush``."""
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        """What ``page`` adds to the output, lazily: never more than about ``page_bytes`` in one page."""
+        ...
+
+    def flush(self) -> Iterable[Page]:
+        """What is left once the input ended well. Called once, and only then."""
+        ...
+
+
+class Operator(Protocol):
+    """A transform that pulls: it runs on a thread of its own, because an engine below it wants to be in charge.
+
+    ``run`` takes an iterator that blocks until a page is there, and is iterated in turn. When the run is cancelled the
+    input iterator raises, and ``run`` must let that exception out within a second. It is called once.
+    """
+
+    name: str
+    holds: int
+    grows: float
+
+    def run(self, pages: Iterator[Page]) -> Iterator[Page]:
+        """The output for the whole stream ``pages``."""
+        ...
+
+
+@runtime_checkable
+class Sated(Protocol):
+    """A stage that can tell, after ``feed``, that no further page will change its output (``limit``)."""
+
+    @property
+    def sated(self) -> bool:
+        """True once the rest of the input does not matter; ``flush`` is still called."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a sink has committed. ``digest`` is the SHA-256 of the bytes in lower-case hex, where the sink made one."""
+
+    nbytes: int
+    digest: str | None = None
+
+
+class Sink(Protocol):
+    """Where pages of bytes go. Exactly one of ``commit`` and ``abort`` ends it."""
+
+    holds: int
+    """The most bytes it keeps back between calls."""
+
+    async def write(self, page: Page) -> None:
+        """Take a page; returns once the next may come. After a cancellation some, all or none of it was taken."""
+        ...
+
+    async def commit(self) -> Receipt:
+        """Make the result whole and visible. Called once, after the last page of a flow that ended well."""
+        ...
+
+    async def abort(self) -> None:
+        """Leave nothing behind that could pass for a result. Never raises, at any time, any number of times."""
+        ...

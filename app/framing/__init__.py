@@ -1,0 +1,158 @@
+"""The catalogue of formats: what each is called, and the stages that turn its bytes into pages and back.
+
+Everything in this room is sans-IO: plain functions from pages to pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.core.errors import Refusal, known
+from app.core.interfaces import Stage
+from app.core.page import Page
+from app.framing import arrow, csv, json, lines, ndjson, parquet
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose
+    type the user has set. ``whole_bytes``: what may be held of a piece that cannot be cut (an Arrow message, the
+    columns of a Parquet row group)."""
+
+    page_bytes: int
+    max_line_bytes: int
+    whole_bytes: int
+    types: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format. ``kind`` tells what its pages are; ``text`` that it can be changed as text without harm.
+
+    ``read`` makes the stages from bytes to pages; where it is None but ``read_file`` is not, the format is read from
+    its end, out of a file. ``write`` makes the stages from pages to bytes.
+    """
+
+    name: str
+    media_types: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    kind: Literal["bytes", "lines", "rows"]
+    text: bool
+    read: Callable[[ReadOptions], list[Stage]] | None
+    write: Callable[[int], list[Stage]] | None
+    read_file: Callable[[str, ReadOptions], Iterator[Page]] | None = None
+
+
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+"""Arrow bytes of one Parquet row group. Larger ones compress and scan better, and are held whole while they are
+collected and encoded."""
+
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        Format("bytes", ("application/octet-stream",), (".bin",), "bytes", True, lambda _: [], lambda _: []),
+        Format(
+            "lines",
+            ("text/plain",),
+            (".txt", ".log"),
+            "lines",
+            True,
+            lambda o: lines.reader(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes),
+            lambda _: [],
+        ),
+        Format(
+            "csv",
+            ("text/csv", "application/csv"),
+            (".csv",),
+            "rows",
+            True,
+            lambda o: csv.reader(
+                delimiter=b",", page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types
+            ),
+            lambda _: csv.writer(delimiter=b","),
+        ),
+        Format(
+            "tsv",
+            ("text/tab-separated-values",),
+            (".tsv", ".tab"),
+            "rows",
+            True,
+            lambda o: csv.reader(
+                delimiter=b"\t", page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types
+            ),
+            lambda _: csv.writer(delimiter=b"\t"),
+        ),
+        Format(
+            "ndjson",
+            ("application/x-ndjson", "application/jsonl", "application/ndjson", "application/json-lines"),
+            (".ndjson", ".jsonl"),
+            "rows",
+            True,
+            lambda o: ndjson.reader(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types),
+            lambda _: ndjson.writer(),
+        ),
+        Format("json", ("application/json",), (".json",), "rows", True, None, lambda _: json.writer()),
+        Format(
+            "arrow",
+            ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"),
+            (".arrow", ".arrows", ".feather", ".ipc"),
+            "rows",
+            False,
+            lambda o: arrow.reader(page_bytes=o.page_bytes, max_message_bytes=o.whole_bytes),
+            lambda _: arrow.writer(),
+        ),
+        Format(
+            "parquet",
+            ("application/vnd.apache.parquet", "application/x-parquet"),
+            (".parquet", ".pq"),
+            "rows",
+            False,
+            None,
+            lambda page_bytes: parquet.writer(page_bytes=page_bytes, row_group_bytes=ROW_GROUP_BYTES),
+            lambda path, o: parquet.batches(path, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes),
+        ),
+    )
+}
+ALIASES = {"jsonl": "ndjson"}
+
+READABLE = tuple(name for name, format in FORMATS.items() if format.read or format.read_file)
+
+
+def find_format(name: str) -> Format:
+    """The format called ``name``; ``unknown_format`` that lists them all otherwise."""
+    try:
+        return FORMATS[ALIASES.get(name, name)]
+    except KeyError:
+        raise Refusal("unknown_format", f"{name[:80]!r} is not a format; known are {known(FORMATS)}") from None
+
+
+def format_of_media_type(media_type: str) -> Format | None:
+    """The format whose media type (without parameters) this is."""
+    return next((format for format in FORMATS.values() if media_type.lower() in format.media_types), None)
+
+
+def format_of_file_name(file_name: str) -> Format | None:
+    """The format that the file name's ending tells."""
+    return next((format for format in FORMATS.values() if file_name.lower().endswith(format.suffixes)), None)
+
+
+def sniff(start: bytes) -> Format:
+    """The format that a file with rows begins like: Parquet and Arrow by their magic, JSON by its brace, else CSV, or
+    TSV if the first line has tabs and no comma."""
+    if start[:4] == b"PAR1":
+        return FORMATS["parquet"]
+    if start[:6] == b"ARROW1" or start[:4] == b"\xff\xff\xff\xff":
+        return FORMATS["arrow"]
+    if start[:2] == b"\x1f\x8b" or start[:4] == b"\x28\xb5\x2f\xfd":
+        codec = "gzip" if start[:2] == b"\x1f\x8b" else "zstd"
+        raise Refusal(
+            "unknown_format",
+            f"the body is {codec}-compressed: say Content-Encoding: {codec}, or decompress={codec} and from=FORMAT",
+        )
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] == b"{":
+        return FORMATS["ndjson"]
+    first_line = text.split(b"\n", 1)[0]
+    return FORMATS["tsv" if b"\t" in first_line and b"," not in first_line else "csv"]

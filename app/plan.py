@@ -1,0 +1,373 @@
+"""A user's words become a plan, and a plan becomes stages. All name look-ups live here and in the two catalogues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+from app.core.errors import Refusal, known
+from app.core.interfaces import Operator, Stage
+from app.core.page import Page, Reject
+from app.framing import READABLE, Format, ReadOptions, find_format
+from app.framing.compression import Compress, Decompress
+from app.framing.lines import reader as line_reader
+from app.framing.schema import parse_types
+from app.stages import STEPS, StageContext, Step, find_step
+from app.stages.sql import Query
+from app.stages.tolerance import Tolerance
+
+OnError = Literal["fail", "skip", "quarantine"]
+ON_ERROR = ("fail", "skip", "quarantine")
+WORDS = ("from", "to", "pipeline", "types", "on_error", "max_errors", "deliver")
+"""What may stand beside steps, in a URL as in a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step with its argument, checked."""
+
+    step: Step
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pipeline as it was asked for, checked as far as that goes without data. Formats are None until they are known."""
+
+    steps: tuple[PlannedStep, ...] = ()
+    source: Format | None = None
+    target: Format | None = None
+    types: Mapping[str, Any] = field(default_factory=dict)
+    on_error: OnError = "fail"
+    max_errors: int | float | None = None
+    whole: bool = False
+    pipeline: str | None = None
+
+    @property
+    def needs_rows(self) -> bool:
+        """It cannot run on bytes: a step works on rows, or the formats differ and one of them has rows."""
+        formats = [format for format in (self.source, self.target) if format is not None]
+        changes = self.source is not self.target and any(format.kind == "rows" for format in formats)
+        if self.source is None and self.target is None:
+            changes = False
+        counted = self.source is not None and self.source.kind == "rows"
+        return changes or any(
+            planned.step.takes == "rows" or (planned.step.takes == "records" and counted) for planned in self.steps
+        )
+
+    def describe(self) -> str:
+        """The pipeline in a line, as it would stand in a URL without its encoding."""
+        parts = [f"from={self.source.name}" if self.source else ""]
+        parts += [f"{p.step.name}={p.argument}" if p.argument else p.step.name for p in self.steps]
+        parts += [f"to={self.target.name}" if self.target else ""]
+        return "&".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the server gives to every build. ``whole_bytes``: see ``ReadOptions``; ``threads`` for the SQL engine, whose
+    spill files go to ``temp_directory``."""
+
+    page_bytes: int
+    max_line_bytes: int
+    max_expansion: float
+    whole_bytes: int
+    threads: int
+    temp_directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A plan as stages. ``read_file``, where set, turns the spooled input into pages before the stages see them.
+
+    ``page_bytes`` is the largest page that flows. ``rows_in`` and ``rows_out`` are the indices of the stages whose
+    output rows are the run's rows in, and whose input rows are its rows out. ``tolerance`` counts the rejects.
+    """
+
+    stages: tuple[Stage | Operator, ...]
+    target: Format
+    media_type: str
+    page_bytes: int
+    outside_bytes: int
+    read_file: Callable[[str], Iterator[Page]] | None
+    tolerance: Tolerance | None
+    rows_in: int | None
+    rows_out: int | None
+
+
+def plan_of_query(items: Sequence[tuple[str, str]]) -> Plan:
+    """The plan that URL parameters spell: steps in the order written, the other words anywhere, once each."""
+    words: dict[str, str] = {}
+    steps: list[PlannedStep] = []
+    for name, value in items:
+        if name in WORDS:
+            if name in words:
+                raise Refusal("bad_pipeline", f"the parameter {name!r} stands there twice")
+            words[name] = value
+        elif name in STEPS:
+            steps.append(_planned(name, value))
+        else:
+            raise Refusal(
+                "unknown_parameter",
+                f"{name[:80]!r} is neither a parameter ({known(WORDS)}) nor a step ({known(STEPS)})",
+            )
+    return _plan(words, steps)
+
+
+def plan_of_document(document: object) -> Plan:
+    """The plan that a document spells: ``{"from": …, "to": …, "steps": [{"where": "…"}, "upper", …]}``."""
+    if not isinstance(document, dict):
+        raise Refusal("bad_pipeline", "a pipeline document is an object with from, to and steps")
+    words: dict[str, str] = {}
+    for key, value in document.items():
+        if key == "steps":
+            continue
+        if key not in WORDS or key == "pipeline":
+            raise Refusal("unknown_parameter", f"{str(key)[:80]!r} is not one of {known(WORDS)}, steps")
+        words[key] = _types_text(value) if key == "types" else _scalar(key, value)
+    listed = document.get("steps", [])
+    if not isinstance(listed, list):
+        raise Refusal("bad_pipeline", "steps is a list of {step: argument}")
+    return _plan(words, [_planned(*_step_of_document(entry)) for entry in listed])
+
+
+def with_pipeline(plan: Plan, stored: Plan) -> Plan:
+    """``plan``, which named a pipeline, with what is stored under that name; its own formats stand before."""
+    if plan.steps:
+        raise Refusal("bad_pipeline", "pipeline= names all the steps: give either it or steps, not both")
+    return replace(
+        stored,
+        source=plan.source or stored.source,
+        target=plan.target or stored.target,
+        whole=plan.whole or stored.whole,
+        pipeline=plan.pipeline,
+    )
+
+
+def build(
+    plan: Plan,
+    options: BuildOptions,
+    *,
+    decode: Sequence[str] = (),
+    encode: str | None = None,
+    keep: Callable[[Sequence[Reject]], None] | None = None,
+) -> Built:
+    """The stages of ``plan``, whose formats are known by now.
+
+    ``decode`` are the content codings of the body, outermost first; ``encode`` is one to put on the result; ``keep``
+    takes quarantined rejects. Raises refusals for steps that do not fit the formats.
+    """
+    source, target = plan.source, plan.target
+    assert source is not None
+    assert target is not None
+    if not (source.read or source.read_file):
+        raise Refusal("unknown_format", f"{source.name} can only be written; readable are {known(READABLE)}")
+    context = StageContext(options.page_bytes, options.max_expansion, source.name in ("csv", "tsv"))
+    decoders: list[Stage | Operator] = [
+        Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode
+    ]
+    encoders: list[Stage | Operator] = [Compress(encode, page_bytes=options.page_bytes)] if encode else []
+    packed = next((p.argument for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
+    last_pack = next((p.step.takes for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
+    media_type = _MEDIA_TYPE_OF_CODEC[packed] if packed and last_pack == "pack" else target.media_types[0]
+    if not plan.needs_rows:
+        stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
+        return Built(tuple(stages), target, media_type, options.page_bytes, 0, None, None, None, None)
+
+    before, between, after = _around_rows(plan.steps, source, target)
+    tolerance = Tolerance(plan.on_error, plan.max_errors, keep if plan.on_error == "quarantine" else None)
+    read_options = ReadOptions(options.page_bytes, options.max_line_bytes, options.whole_bytes, plan.types)
+    if source.kind != "rows" or target.kind != "rows":
+        raise Refusal("bad_pipeline", f"{source.name} to {target.name} needs rows on both sides: {known(_ROWS)}")
+    intake = decoders + _plain_stages(before, source, options, context)
+    read_file = source.read_file
+    if read_file is not None and intake:
+        raise Refusal(
+            "unsupported_type",
+            f"{source.name} is compressed inside and is read from its end: send it as it is, without"
+            " Content-Encoding or steps on its bytes",
+        )
+    reader: list[Stage | Operator] = [*source.read(read_options)] if source.read is not None else []
+    head = [*intake, *reader, tolerance]
+    rows = _row_stages(between, options, context)
+    writer: list[Stage | Operator] = [*cast("Callable[[int], list[Stage]]", target.write)(options.page_bytes)]
+    tail = _plain_stages(after, target, options, context) + encoders
+    return Built(
+        stages=tuple([*head, *rows, *writer, *tail]),
+        target=target,
+        media_type=media_type,
+        page_bytes=2 * options.page_bytes,
+        outside_bytes=options.whole_bytes if read_file is not None else 0,
+        read_file=(lambda path: read_file(path, read_options)) if read_file is not None else None,
+        tolerance=tolerance,
+        rows_in=len(head) - 1,
+        rows_out=len(head) + len(rows),
+    )
+
+
+_MEDIA_TYPE_OF_CODEC = {"gzip": "application/gzip", "zstd": "application/zstd", "lz4": "application/x-lz4"}
+_ROWS = ("csv", "tsv", "ndjson", "json", "arrow", "parquet")
+
+
+def _plain_stages(
+    steps: Iterable[PlannedStep], format: Format, options: BuildOptions, context: StageContext
+) -> list[Stage | Operator]:
+    """Steps on bytes and lines, with the cutting into lines put where a step needs it."""
+    stages: list[Stage | Operator] = []
+    in_lines = False
+    packed = False
+    for planned in steps:
+        step = planned.step
+        if step.takes in ("text", "lines", "records") and (packed or not format.text):
+            what = "compressed data" if packed else format.name
+            raise Refusal("bad_pipeline", f"{step.name} would damage {what}: it works on text")
+        if step.takes == "records" and format.kind == "bytes":
+            raise Refusal("bad_pipeline", f"{step.name} counts records and bytes have none: say from=lines, csv, …")
+        if step.takes in ("lines", "records") and not in_lines:
+            stages += line_reader(page_bytes=options.page_bytes, max_line_bytes=options.max_line_bytes)
+            in_lines = True
+        if step.takes in ("pack", "unpack"):
+            in_lines = False
+            packed = step.takes == "pack"
+        stages.append(cast("Callable[[str, StageContext], Stage]", step.make)(planned.argument, context))
+    return stages
+
+
+def _row_stages(
+    steps: Sequence[PlannedStep], options: BuildOptions, context: StageContext
+) -> list[Stage | Operator]:
+    """Steps on rows, with neighbouring SQL steps fused into one query."""
+    stages: list[Stage | Operator] = []
+    clauses: list[tuple[str, str]] = []
+
+    def close_query() -> None:
+        if clauses:
+            stages.append(
+                Query(
+                    tuple(clauses),
+                    page_bytes=options.page_bytes,
+                    threads=options.threads,
+                    temp_directory=options.temp_directory,
+                )
+            )
+            clauses.clear()
+
+    for planned in steps:
+        if planned.step.make is None:
+            clauses.append((planned.step.name, planned.argument))
+            continue
+        close_query()
+        stages.append(planned.step.make(planned.argument, context))
+    close_query()
+    return stages
+
+
+def _around_rows(
+    steps: Sequence[PlannedStep], source: Format, target: Format
+) -> tuple[list[PlannedStep], list[PlannedStep], list[PlannedStep]]:
+    """Steps on the input's bytes, on rows, on the output's bytes.
+
+    Where no step works on rows (a mere change of format), a step on text belongs to the input if that is text, and
+    otherwise to the output; unpacking always belongs to the input, packing to the output.
+    """
+    on_rows = [index for index, planned in enumerate(steps) if planned.step.takes in ("rows", "records")]
+    if on_rows:
+        first, last = on_rows[0], on_rows[-1] + 1
+    else:
+        first = next((i for i, p in enumerate(steps) if p.step.takes == "pack"), len(steps) if source.text else 0)
+        unpacking = [i + 1 for i, p in enumerate(steps) if p.step.takes == "unpack"]
+        first = last = max([first, *unpacking])
+    before, between, after = list(steps[:first]), list(steps[first:last]), list(steps[last:])
+    for planned in between:
+        if planned.step.takes not in ("rows", "records"):
+            raise Refusal(
+                "bad_pipeline",
+                f"{planned.step.name} works on text and cannot stand between steps on rows;"
+                " put it before the first of them (on the input) or behind the last (on the output)",
+            )
+    for planned in before:
+        if planned.step.takes == "pack":
+            raise Refusal("bad_pipeline", "rows cannot be read from compressed data: put compress behind them")
+    for planned in after:
+        if planned.step.takes == "unpack":
+            raise Refusal("bad_pipeline", f"decompress works on the input: put it first, before {steps[0].step.name}")
+    return before, between, after
+
+
+def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
+    source = find_format(words["from"]) if words.get("from") else None
+    target = find_format(words["to"]) if words.get("to") else None
+    on_error = words.get("on_error", "fail")
+    if on_error not in ON_ERROR:
+        raise Refusal("bad_argument", f"on_error={on_error[:80]!r} is not one of {known(ON_ERROR)}")
+    if words.get("deliver", "stream") not in ("stream", "whole"):
+        raise Refusal("bad_argument", f"deliver={words['deliver'][:80]!r} is not one of stream, whole")
+    return Plan(
+        steps=tuple(steps),
+        source=source,
+        target=target,
+        types=parse_types(words["types"]) if words.get("types") else {},
+        on_error=cast("OnError", on_error),
+        max_errors=_max_errors(words["max_errors"]) if "max_errors" in words else None,
+        whole=words.get("deliver") == "whole",
+        pipeline=words.get("pipeline") or None,
+    )
+
+
+def _planned(name: str, argument: str) -> PlannedStep:
+    step = find_step(name)
+    try:
+        step.check(argument)
+    except Refusal as refusal:
+        refusal.detail = f"{name}: {refusal.detail}"
+        raise
+    return PlannedStep(step, argument)
+
+
+def _step_of_document(entry: object) -> tuple[str, str]:
+    if isinstance(entry, str):
+        return entry, ""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise Refusal("bad_pipeline", "a step is a name, or an object with one key: {step: argument}")
+    ((name, argument),) = entry.items()
+    if isinstance(argument, dict):
+        return name, _phrase(name, argument)
+    return name, _scalar(str(name), argument)
+
+
+def _phrase(name: str, words: Mapping[str, object]) -> str:
+    """An argument that is an object, as the phrase it stands for."""
+    step = find_step(name)
+    if not step.words or set(words) != set(step.words):
+        wanted = f"an object with {known(step.words)}" if step.words else "a text"
+        raise Refusal("bad_argument", f"{name}: its argument is {wanted}")
+    quoted = (_scalar(name, words[key]).replace("\\", "\\\\").replace("/", "\\/") for key in step.words)
+    return "/" + "".join(f"{word}/" for word in quoted)
+
+
+def _scalar(name: str, value: object) -> str:
+    if value is None or value is True:
+        return ""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    raise Refusal("bad_argument", f"{name}: its argument is a text or a number")
+
+
+def _types_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{column}:{type_name}" for column, type_name in value.items())
+    return _scalar("types", value)
+
+
+def _max_errors(text: str) -> int | float:
+    """A count, or a share of all rows as a float below 1."""
+    number = text.removesuffix("%").strip()
+    try:
+        if text.endswith("%") and 0 <= (share := float(number)) <= 100:
+            return share / 100
+        if number.isdecimal():
+            return int(number)
+    except ValueError:
+        pass
+    raise Refusal("bad_argument", f"max_errors={text[:80]!r} is neither a number of rows nor a percentage")

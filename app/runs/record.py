@@ -1,0 +1,169 @@
+"""A run as the user sees it: a frozen record, and the one table of its states."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.core.errors import Refusal
+from app.core.interfaces import Receipt
+from app.pipeline import FlowStatistics
+
+State = Literal["accepted", "running", "succeeded", "failed", "cancelled"]
+
+FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a run did not succeed, as it is shown."""
+
+    code: str
+    detail: str
+    line: int | None = None
+    byte: int | None = None
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Where one stage's time went, in seconds, and what passed through it."""
+
+    name: str
+    busy_s: float
+    blocked_s: float
+    idle_s: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The record of one run. Times are seconds; ``created_at`` is a Unix time. ``rows_*`` are None for raw bytes."""
+
+    id: str
+    mode: str
+    pipeline: str
+    worst_case_bytes: int
+    created_at: float
+    state: State = "accepted"
+    input_bytes: int = 0
+    output_bytes: int = 0
+    rows_in: int | None = None
+    rows_out: int | None = None
+    rows_rejected: int = 0
+    peak_bytes: int = 0
+    spooled_bytes: int = 0
+    admission_wait_s: float | None = None
+    first_byte_s: float | None = None
+    elapsed_s: float = 0.0
+    stages: tuple[StageTime, ...] = ()
+    bottleneck: str | None = None
+    digest: str | None = None
+    error: RunError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The record as JSON shows it."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The budget granted the run."""
+
+    admission_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Figures of a flow; ``rows_*`` and ``spooled_bytes`` are what the run's owner knows beside it."""
+
+    statistics: FlowStatistics
+    rows_in: int | None
+    rows_out: int | None
+    rows_rejected: int
+    spooled_bytes: int
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The sink was committed."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run ended without a result."""
+
+    error: Refusal
+
+
+RunEvent = Started | Progressed | Committed | Failed
+
+_NEXT: dict[tuple[State, type[RunEvent]], State] = {
+    ("accepted", Started): "running",
+    ("accepted", Failed): "failed",
+    ("running", Progressed): "running",
+    ("running", Committed): "succeeded",
+    ("running", Failed): "failed",
+}
+_CANCELLING = frozenset({"client_gone", "cancelled", "shutting_down"})
+"""The codes of failures that are somebody's wish, not a fault."""
+
+
+def advance(run: Run, event: RunEvent) -> Run:
+    """The record after ``event``. Everything that changes a run's state is in this function and the table above it.
+
+    Raises ``ValueError`` for an event that the state does not allow.
+    """
+    try:
+        state = _NEXT[run.state, type(event)]
+    except KeyError:
+        raise ValueError(f"a run that is {run.state} cannot have {type(event).__name__}") from None
+    elapsed_s = time.time() - run.created_at
+    if isinstance(event, Started):
+        return dataclasses.replace(run, state=state, admission_wait_s=event.admission_wait_s)
+    if isinstance(event, Committed):
+        return dataclasses.replace(run, state=state, digest=event.receipt.digest, elapsed_s=elapsed_s)
+    if isinstance(event, Failed):
+        refusal = event.error
+        error = RunError(refusal.code, refusal.detail, refusal.line, refusal.byte, refusal.column)
+        state = "cancelled" if refusal.code in _CANCELLING else state
+        return dataclasses.replace(run, state=state, error=error, elapsed_s=elapsed_s)
+    seen = event.statistics
+    wait_s = run.admission_wait_s or 0.0
+    return dataclasses.replace(
+        run,
+        input_bytes=seen.input_bytes,
+        output_bytes=seen.output_bytes,
+        rows_in=event.rows_in,
+        rows_out=event.rows_out,
+        rows_rejected=event.rows_rejected,
+        peak_bytes=seen.peak_bytes,
+        spooled_bytes=event.spooled_bytes,
+        first_byte_s=None if seen.first_byte_s is None else seen.first_byte_s + wait_s,
+        elapsed_s=elapsed_s,
+        stages=tuple(
+            StageTime(clock.name, clock.busy_s, clock.blocked_s, clock.idle_s, clock.bytes_in, clock.bytes_out)
+            for clock in seen.stages
+        ),
+        bottleneck=bottleneck(seen, lanes=event.lanes),
+    )
+
+
+def bottleneck(seen: FlowStatistics, *, lanes: int) -> str | None:
+    """What the run waited for most: a stage's name, ``source`` or ``sink``.
+
+    A stage that is the slowest is busy nearly all the time (on all its lanes, if it has several), the segment behind a
+    slow source is idle, the segment before a slow sink is blocked: the largest of these times names it.
+    """
+    if not seen.stages:
+        return None
+    times = {clock.name: clock.busy_s / (lanes if clock.parallel else 1) for clock in seen.stages}
+    times["source"] = seen.stages[0].idle_s
+    times["sink"] = seen.stages[-1].blocked_s
+    return max(times, key=lambda name: times[name])

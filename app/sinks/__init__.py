@@ -1,0 +1,1 @@
+"""Where pages go: written one by one, and then committed or aborted."""

@@ -1,0 +1,30 @@
+"""Formats that can only be read from their end: the input goes to the spool first, and is read from there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+
+from app.core.interfaces import Source
+from app.core.page import Page
+from app.stores.spool import Spool
+
+
+async def spooled_pages(
+    source: Source, spool: Spool, read: Callable[[str], Iterator[Page]], executor: Executor
+) -> AsyncIterator[Page]:
+    """Take all of ``source`` to disk, then give the pages that ``read`` makes of the file, one per hop to a thread.
+
+    ``read`` gets a path and gives a blocking iterator. The file is gone once this is closed or exhausted.
+    """
+    loop = asyncio.get_running_loop()
+    file = await loop.run_in_executor(executor, spool.open)
+    try:
+        async for page in source:
+            await loop.run_in_executor(executor, file.append, page.payload)
+        pages = read(file.path)
+        while (table := await loop.run_in_executor(executor, next, pages, None)) is not None:
+            yield table
+    finally:
+        file.close()

@@ -1,0 +1,125 @@
+"""The catalogue of steps. One transform per file; each is made of plain functions from pages to pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from app.core.errors import Refusal, known
+from app.core.interfaces import Stage
+from app.framing.compression import STEP_CODECS, Compress, Decompress
+from app.stages.case import Case
+from app.stages.grep import Grep
+from app.stages.limit import Limit, parse_count
+from app.stages.offset import Offset
+from app.stages.replace import Replace
+from app.stages.replace import parse as parse_replace
+from app.stages.sample import Sample, parse_share
+from app.stages.sql import check
+
+Takes = Literal["text", "lines", "records", "rows", "pack", "unpack"]
+"""What a step works on: ``text`` any text or bytes, ``lines`` whole lines, ``records`` rows or lines, ``rows`` only rows;
+``pack`` and ``unpack`` turn a payload into a compressed one and back."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What a stage may need beside its argument. ``keep_header``: the first line is a header and is not a record."""
+
+    page_bytes: int
+    max_expansion: float
+    keep_header: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A kind of step. ``check`` refuses a bad argument when the pipeline is read; ``make`` gives the stage, and is None
+    for SQL steps, which are fused into one query. ``words`` are the keys of the argument as an object."""
+
+    name: str
+    takes: Takes
+    argument: str | None
+    does: str
+    check: Callable[[str], object]
+    make: Callable[[str, StageContext], Stage] | None
+    words: tuple[str, ...] = ()
+
+
+def _nothing(argument: str) -> None:
+    if argument:
+        raise Refusal("bad_argument", f"this step takes no argument, not {argument[:80]!r}")
+
+
+def _codec(argument: str) -> str:
+    if argument not in STEP_CODECS:
+        raise Refusal("bad_argument", f"{argument[:80]!r} is not a codec; known are {known(STEP_CODECS)}")
+    return argument
+
+
+def _replace(argument: str) -> Replace:
+    return Replace(*parse_replace(argument))
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step("upper", "text", None, "ASCII letters become upper case", _nothing, lambda _, c: Case(upper=True)),
+        Step("lower", "text", None, "ASCII letters become lower case", _nothing, lambda _, c: Case(upper=False)),
+        Step(
+            "replace",
+            "lines",
+            "/regex/text/",
+            "replace what an RE2 expression matches in each line",
+            _replace,
+            lambda argument, c: _replace(argument),
+            ("regex", "text"),
+        ),
+        Step(
+            "grep",
+            "lines",
+            "regex",
+            "keep the lines in which an RE2 expression matches; of csv and tsv also the header",
+            partial(Grep, keep_header=False),
+            lambda argument, c: Grep(argument, keep_header=c.keep_header),
+        ),
+        Step(
+            "compress",
+            "pack",
+            "|".join(STEP_CODECS),
+            "compress the payload",
+            _codec,
+            lambda argument, c: Compress(_codec(argument), page_bytes=c.page_bytes),
+        ),
+        Step(
+            "decompress",
+            "unpack",
+            "|".join(STEP_CODECS),
+            "decompress the payload",
+            _codec,
+            lambda argument, c: Decompress(_codec(argument), page_bytes=c.page_bytes, max_expansion=c.max_expansion),
+        ),
+        Step("where", "rows", "SQL condition", "keep the rows for which it holds", partial(check, "where"), None),
+        Step("select", "rows", "SQL select list", "project, rename, cast, compute", partial(check, "select"), None),
+        Step("derive", "rows", "SQL select list", "add columns, keep the rest", partial(check, "derive"), None),
+        Step("limit", "records", "number", "keep the first", parse_count, lambda a, c: Limit(parse_count(a))),
+        Step("offset", "records", "number", "leave the first out", parse_count, lambda a, c: Offset(parse_count(a))),
+        Step(
+            "sample",
+            "records",
+            "share (0.01 or 1%)",
+            "keep a share, the same ones each time",
+            parse_share,
+            lambda a, c: Sample(parse_share(a)),
+        ),
+    )
+}
+
+
+def find_step(name: str) -> Step:
+    """The step called ``name``; ``unknown_step`` that lists them all otherwise."""
+    try:
+        return STEPS[name]
+    except KeyError:
+        raise Refusal("unknown_step", f"{name[:80]!r} is not a step; known are {known(STEPS)}") from None

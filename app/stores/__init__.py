@@ -1,0 +1,1 @@
+"""Places where bytes stay, without policy."""

@@ -1,0 +1,267 @@
+"""One conformance check for any stage or chain of stages: hand it a maker and the same stream cut in many ways.
+
+    check_stage(lambda: lines.reader(page_bytes=64, max_line_bytes=99), byte_cuts(b"a\\nb\\n"), page_bytes=64)
+    check_stage(lambda: [Case(upper=True)], byte_cuts(b"abc"))
+    check_stage(lambda: csv.writer(delimiter=b","), table_cuts(table))
+    check_memory(lambda: csv.reader(...), pages_of(large, range(PAGE, len(large), PAGE)))
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from app.core.errors import Refusal
+from app.core.interfaces import Stage
+from app.core.page import Page, Reject
+
+MakeStages = Callable[[], Sequence[Stage]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stream comes out as, however it was cut: joined bytes or all rows, the rejects, or the refusal.
+
+    ``byte_lines`` of a refusal are its code, line, byte and column.
+    """
+
+    content: Any
+    rejects: tuple[Reject, ...]
+    refusal: tuple[Any, ...] | None
+
+
+def pages_of(data: bytes, cuts: Iterable[int]) -> list[Page]:
+    """``data`` as byte pages that are cut before the given positions; an empty stream is one empty page."""
+    edges = [0, *cuts, len(data)]
+    pieces = [(start, data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    return [Page(piece, len(piece), byte=start, first=i == 0) for i, (start, piece) in enumerate(pieces)]
+
+
+def byte_cuts(data: bytes) -> Iterator[list[Page]]:
+    """``data`` in one page, in two at every position, and byte by byte; also as a memoryview and with empty pages."""
+    yield pages_of(data, ())
+    for position in range(1, len(data)):
+        yield pages_of(data, (position,))
+    yield pages_of(data, range(1, len(data)))
+    yield [Page(b"", 0, first=True), Page(memoryview(data), len(data)), Page(b"", 0, byte=len(data))]
+
+
+def line_cuts(data: bytes) -> Iterator[list[Page]]:
+    """``data`` as pages of whole lines: all in one, two at every line end, and line by line."""
+    lines = data.splitlines(keepends=True) if b"\r" not in data else data.replace(b"\n", b"\n\0").split(b"\0")
+    lines = [line for line in lines if line] or [b""]
+    for groups in _groupings(lines):
+        pages, byte, line = [], 0, 1
+        for group in groups:
+            payload = b"".join(group)
+            pages.append(Page(payload, len(payload), rows=len(group), byte=byte, line=line, first=byte == 0))
+            byte, line = byte + len(payload), line + len(group)
+        yield pages
+
+
+def table_cuts(table: pa.Table) -> Iterator[list[Page]]:
+    """``table`` as record batches: all rows in one, two at every row, row by row, and with empty batches between."""
+    rows = [table.slice(i, 1) for i in range(table.num_rows)] or [table]
+    for groups in _groupings(rows):
+        batches = [_batch(pa.concat_tables(group), table.schema) for group in groups]
+        yield [Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate(batches)]
+    empty, whole = _batch(table.slice(0, 0), table.schema), _batch(table, table.schema)
+    yield [
+        Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate((empty, whole, empty))
+    ]
+
+
+def run_stages(stages: Sequence[Stage], pages: Iterable[Page]) -> Iterator[Page]:
+    """Everything that ``stages`` make of ``pages``, depth first and lazily as the engine does, then flushed in order."""
+    for page in pages:
+        yield from _through(stages, page)
+    for index, stage in enumerate(stages):
+        for page in stage.flush():
+            yield from _through(stages[index + 1 :], page)
+
+
+def outcome_of(stages: Sequence[Stage], pages: Iterable[Page]) -> Outcome:
+    """The stream's outcome; a refusal is one, and hides how far the stream came before it."""
+    try:
+        out = list(run_stages(stages, pages))
+    except Refusal as refusal:
+        return Outcome(None, (), (refusal.code, refusal.line, refusal.byte, refusal.column))
+    return Outcome(_content(out), tuple(reject for page in out for reject in page.rejects), None)
+
+
+def check_stage(make: MakeStages, streams: Iterable[Sequence[Page]], *, page_bytes: int | None = None) -> Outcome:
+    """Check every law that a chain of stages can be held to from outside; gives the outcome that all streams share.
+
+    ``streams`` are the same input in different cuts. For each: the same content, rejects and refusal come out; every
+    page's ``nbytes`` and ``rows`` are those of its payload; only the first output page is ``first``; a table stream has
+    a page, and one schema; ``first`` and ``stateless`` keep the contract of each single stage. ``page_bytes``: no
+    output page of several rows or of bytes may exceed its double.
+    """
+    expected: Outcome | None = None
+    for pages in streams:
+        stages = [_Checked(stage) for stage in make()]
+        out: list[Page] = []
+        try:
+            for page in run_stages(stages, pages):
+                out.append(page)  # noqa: PERF402, what came before a refusal is checked too
+        except Refusal as refusal:
+            found = Outcome(None, (), (refusal.code, refusal.line, refusal.byte, refusal.column))
+        else:
+            found = Outcome(_content(out), tuple(reject for page in out for reject in page.rejects), None)
+        _check_pages(out, page_bytes)
+        cut = [page.nbytes for page in pages]
+        assert expected is None or found == expected, f"cut {cut}:\n{found}\nis not\n{expected}"
+        expected = found
+    assert expected is not None, "no stream was given"
+    return expected
+
+
+def check_memory(make: MakeStages, pages: Sequence[Page], *, slack_bytes: int = 128 * 1024) -> None:
+    """Check ``holds`` and ``grows`` of each stage by the bytes that Python and Arrow allocate, on a stream of full pages.
+
+    During a feed of page p a stage may add ``grows * p.nbytes`` beside its ``holds``; between calls it keeps ``holds``.
+    Memory that other C code allocates for itself is not seen. ``slack_bytes`` is for interpreter objects.
+    """
+    stages = [_Weighed(stage, slack_bytes) for stage in make()]
+    tracemalloc.start()
+    pool_before = pa.default_memory_pool()
+    try:
+        for _ in run_stages(stages, pages):
+            pass
+    finally:
+        pa.set_memory_pool(pool_before)
+        tracemalloc.stop()
+
+
+class _Checked:
+    """A stage that is watched for its own contract."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.name, self.holds, self.grows, self.stateless = stage.name, stage.holds, stage.grows, stage.stateless
+        assert self.name.replace("-", "_").isidentifier(), f"{self.name!r} is to be a metric label"
+        assert isinstance(self.holds, int) and self.holds >= 0
+        assert self.grows >= 0
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        count = 0
+        for result in self.stage.feed(page):
+            if self.stateless:
+                assert result.first == (page.first and count == 0), f"{self.name}: first is lost or made up"
+            count += 1
+            yield result
+        assert count or not self.stateless, f"{self.name} is stateless and gave nothing for a page"
+
+    def flush(self) -> Iterator[Page]:
+        for result in self.stage.flush():
+            assert not self.stateless, f"{self.name} is stateless and gave a page at flush"
+            yield result
+
+
+class _Weighed:
+    """A stage whose allocations are weighed. What it was given and what it gave belongs to the caller."""
+
+    def __init__(self, stage: Stage, slack_bytes: int) -> None:
+        self.stage, self.slack_bytes = stage, slack_bytes
+        self.name, self.holds, self.grows, self.stateless = stage.name, stage.holds, stage.grows, stage.stateless
+        self.kept_bytes = 0
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        allowed = self.holds + self.grows * page.nbytes + self.slack_bytes
+        yield from self._weigh(lambda: self.stage.feed(page), allowed, f"feeding {page.nbytes}")
+
+    def flush(self) -> Iterator[Page]:
+        yield from self._weigh(self.stage.flush, 2 * self.holds + self.slack_bytes, "flushing")
+
+    def _weigh(self, call: Callable[[], Iterable[Page]], allowed: float, doing: str) -> Iterator[Page]:
+        gc.collect()
+        scale = _Scale()
+        # Kept bytes of earlier calls are below the scale's zero.
+        allowed -= min(0, self.kept_bytes)
+        results: list[Page] = []
+        iterator = iter(call())
+        while True:
+            page = next(iterator, None)
+            added = self.kept_bytes + scale.peak_bytes()
+            assert added <= allowed, f"{self.name} {doing}: {added} bytes, declared {allowed:.0f}"
+            if page is None:
+                break
+            if self.stateless:
+                results.append(page)
+            else:
+                yield page
+                del page
+        del iterator
+        yield from results
+        results.clear()
+        gc.collect()
+        self.kept_bytes += scale.now_bytes()
+        most = self.holds + self.slack_bytes
+        assert self.kept_bytes <= most, f"{self.name} keeps {self.kept_bytes} bytes, declared {self.holds}"
+
+
+class _Scale:
+    """The bytes that Python and Arrow have allocated since it was made."""
+
+    def __init__(self) -> None:
+        self.pool = pa.proxy_memory_pool(pa.system_memory_pool())
+        pa.set_memory_pool(self.pool)
+        tracemalloc.reset_peak()
+        self.zero_bytes = tracemalloc.get_traced_memory()[0]
+
+    def now_bytes(self) -> int:
+        return tracemalloc.get_traced_memory()[0] - self.zero_bytes + self.pool.bytes_allocated()
+
+    def peak_bytes(self) -> int:
+        peak_bytes: int = tracemalloc.get_traced_memory()[1] - self.zero_bytes + (self.pool.max_memory() or 0)
+        return peak_bytes
+
+
+def _through(stages: Sequence[Stage], page: Page) -> Iterator[Page]:
+    if not stages:
+        yield page
+        return
+    for result in stages[0].feed(page):
+        yield from _through(stages[1:], result)
+
+
+def _check_pages(pages: Sequence[Page], page_bytes: int | None) -> None:
+    assert [page.first for page in pages[:1]] in ([], [True]), "the stream's first page is not marked"
+    assert not any(page.first for page in pages[1:]), "a later page is marked as the first"
+    for page in pages:
+        if isinstance(page.payload, pa.RecordBatch):
+            assert page.payload.schema.equals(pages[0].payload.schema), "the schema changes within the stream"
+            assert (page.rows, page.nbytes) == (page.payload.num_rows, max(1, page.payload.nbytes))
+        else:
+            assert isinstance(page.payload, bytes) or page.payload.readonly, "a payload never changes"
+            assert page.nbytes == len(page.payload)
+        if page_bytes is not None and page.rows != 1:
+            assert page.nbytes <= 2 * page_bytes, f"a page of {page.nbytes} bytes, wanted {page_bytes}"
+
+
+def _content(pages: Sequence[Page]) -> Any:
+    batches = [page.payload for page in pages if isinstance(page.payload, pa.RecordBatch)]
+    if not batches:
+        return b"".join(page.payload for page in pages)
+    assert len(batches) == len(pages), "tables and bytes in one stream"
+    for batch in batches:
+        batch.validate(full=True)
+    # The text of the rows, because a NaN does not equal itself.
+    return str(batches[0].schema), repr(pa.Table.from_batches(batches).to_pylist())
+
+
+def _groupings(items: list[Any]) -> Iterator[list[list[Any]]]:
+    yield [items]
+    for position in range(1, len(items)):
+        yield [items[:position], items[position:]]
+    yield [[item] for item in items]
+
+
+def _batch(table: pa.Table, schema: pa.Schema) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)
