@@ -1,0 +1,46 @@
+"""Weir: files larger than memory flow through pipelines, and memory is a number that the operator sets.
+
+The way of a page
+-----------------
+``web/transform`` answers ``POST /v1/transform``. It reads the URL into a ``Plan`` (``plan``), turns that into stages
+(``build``), joins body, stages and response into a ``Flow`` (``pipeline``), and lets the ``Runner`` (``runs``) carry it::
+
+    receive() -> sources/request -> [framing: bytes to pages] -> [stages] -> [framing: pages to bytes] -> sinks/response -> send()
+                    |  channel         worker threads, in order    channel       worker threads    |  channel or overflow
+                    '--------------------------- one task group, one Flow -------------------------'
+
+Before its first byte is read, a run is admitted by the ``Budget`` (``core/budget``) with the most bytes it can ever hold
+(``core/segment``). It waits its turn, or is refused; once in, it never has to ask again. It ends committed or aborted.
+
+Rooms, and whom each may import
+-------------------------------
+========== ======================================================= ====================================================
+room       what lives there                                        may import
+========== ======================================================= ====================================================
+core       page, budget, channel, segment, interfaces, errors      the standard library
+framing    bytes to pages and back, sans-IO, one format a file     core
+stages     one transform a file, plain functions                   core, framing
+stores     the disk spool                                          core
+sources    request, file, spooled: where pages come from           core, framing, stores
+sinks      response, overflow, file, spooled: where they go        core, framing, stores
+pipeline   the engine                                              core
+plan       a user's words become stages; all name look-ups         core, framing, stages
+runs       record, book, runner                                    core, pipeline
+metrics    the table of metrics, the collector                     core
+web        routes, negotiation, responses, errors                  core, pipeline, plan, runs, sources, sinks, stores
+settings   the environment, read once                              core
+allocator  the C allocator's options                               nothing
+main, cli  composition root and command                            all
+========== ======================================================= ====================================================
+
+Decisions, and what was not chosen
+----------------------------------
+* Bytes are paid for at the door, not page by page: leases on a shared pool deadlock behind admissions.
+* Channels per edge, not one queue per run: back-pressure then has a place, and a name in the metrics.
+* Plain ``feed``/``flush`` stages on shared threads, not coroutines: stages compute, they do not wait. SQL alone pulls its
+  input on a thread of its own, because the engine below it wants to.
+* One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
+* pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
+* A failure after the first byte leaves the answer incomplete. A trailer or a last line could be overlooked.
+* Half-duplex clients overflow to disk after 200 ms without progress, not at once: duplex clients would pay for the disk.
+"""

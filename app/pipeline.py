@@ -123,7 +123,7 @@ class Flow:
             [StageClock(stage.name, isinstance(segment, Parallel)) for stage in _parts(segment)]
             for segment in self._segments
         ]
-        names = ["source", *("+".join(part.name for part in _parts(segment)) for segment in self._segments)]
+        names = ["source", *(_parts(segment)[-1].name for segment in self._segments)]
         edges: list[Edge] = [Channel(name, self.options.high_water_bytes) for name in names]
         if self.last_edge is not None:
             edges[-1] = self.last_edge
@@ -368,13 +368,17 @@ class _Bridge:
                 self._loop.call_soon_threadsafe(self._lane.inside.remove, (page,))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._stopped:
+        if self._has_stopped():
             coroutine.close()
             raise ThreadCancelled
-        self._waiting = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        if self._stopped:
-            self._waiting.cancel()
-        return self._waiting.result()
+        waiting: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._waiting = waiting
+        if self._has_stopped():  # in between: then ``stop`` may not have seen this wait
+            waiting.cancel()
+        return waiting.result()
+
+    def _has_stopped(self) -> bool:
+        return self._stopped
 
 
 def _parts(segment: Segment) -> tuple[Stage | Operator, ...]:
@@ -462,7 +466,8 @@ def _forward(future: Future[T]) -> Future[T]:
     front = Future[T]()
 
     def copy(done: Future[T]) -> None:
-        if not front.set_running_or_notify_cancel():
+        wanted = front.set_running_or_notify_cancel()
+        if not wanted:
             return
         if done.cancelled():
             front.set_exception(ThreadCancelled())

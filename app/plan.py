@@ -4,18 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, cast
+
+import yaml
 
 from app.core.errors import Refusal, known
 from app.core.interfaces import Operator, Stage
 from app.core.page import Page, Reject
-from app.framing import READABLE, Format, ReadOptions, find_format
-from app.framing.compression import Compress, Decompress
+from app.framing import (
+    FORMATS,
+    READABLE,
+    Format,
+    ReadOptions,
+    find_format,
+    format_of_file_name,
+    format_of_media_type,
+    sniff,
+)
+from app.framing.compression import CODEC_ALIASES, CONTENT_CODINGS, Compress, Decompress
 from app.framing.lines import reader as line_reader
 from app.framing.schema import parse_types
 from app.stages import STEPS, StageContext, Step, find_step
 from app.stages.sql import Query
 from app.stages.tolerance import Tolerance
+
+__all__ = [
+    "CODEC_ALIASES",
+    "CONTENT_CODINGS",
+    "FORMATS",
+    "ON_ERROR",
+    "READABLE",
+    "STEPS",
+    "WORDS",
+    "BuildOptions",
+    "Built",
+    "Format",
+    "Plan",
+    "PlannedStep",
+    "build",
+    "find_format",
+    "format_of_file_name",
+    "format_of_media_type",
+    "plan_of_document",
+    "plan_of_query",
+    "read_document",
+    "sniff",
+    "stored_plan",
+    "with_pipeline",
+]
 
 OnError = Literal["fail", "skip", "quarantine"]
 ON_ERROR = ("fail", "skip", "quarantine")
@@ -33,7 +70,7 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pipeline as it was asked for, checked as far as that goes without data. Formats are None until they are known."""
+    """A pipeline as it was asked for, checked as far as that goes without data. Formats are None until known."""
 
     steps: tuple[PlannedStep, ...] = ()
     source: Format | None = None
@@ -46,15 +83,14 @@ class Plan:
 
     @property
     def needs_rows(self) -> bool:
-        """It cannot run on bytes: a step works on rows, or the formats differ and one of them has rows."""
-        formats = [format for format in (self.source, self.target) if format is not None]
-        changes = self.source is not self.target and any(format.kind == "rows" for format in formats)
-        if self.source is None and self.target is None:
-            changes = False
-        counted = self.source is not None and self.source.kind == "rows"
-        return changes or any(
-            planned.step.takes == "rows" or (planned.step.takes == "records" and counted) for planned in self.steps
-        )
+        """It cannot run on bytes: a step works on rows, or the formats differ and one of them has rows. A source that
+        is not known counts as bytes; a target that is not known is the source."""
+        source_has_rows = self.source is not None and self.source.kind == "rows"
+        changes = self.target is not None and self.target is not self.source
+        if changes and (source_has_rows or (self.target is not None and self.target.kind == "rows")):
+            return True
+        on_rows = ("rows", "records") if source_has_rows else ("rows",)
+        return any(planned.step.takes in on_rows for planned in self.steps)
 
     def describe(self) -> str:
         """The pipeline in a line, as it would stand in a URL without its encoding."""
@@ -145,6 +181,25 @@ def with_pipeline(plan: Plan, stored: Plan) -> Plan:
     )
 
 
+def stored_plan(directory: Path | None, name: str) -> Plan:
+    """The pipeline that is stored as ``NAME.yaml``, ``.yml`` or ``.json`` in ``directory``."""
+    stored = sorted(directory.iterdir()) if directory is not None else []
+    for path in stored:
+        if path.suffix in (".yaml", ".yml", ".json") and path.stem == name:
+            return read_document(path)
+    names = known(path.stem for path in stored if path.suffix in (".yaml", ".yml", ".json")) or "none"
+    raise Refusal("bad_pipeline", f"there is no stored pipeline {name[:80]!r}; known are {names}")
+
+
+def read_document(path: Path) -> Plan:
+    """The plan in a YAML or JSON file (JSON is YAML)."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal("bad_pipeline", f"the pipeline {path.name} cannot be read: {error}") from error
+    return plan_of_document(document)
+
+
 def build(
     plan: Plan,
     options: BuildOptions,
@@ -194,7 +249,7 @@ def build(
     writer: list[Stage | Operator] = [*cast("Callable[[int], list[Stage]]", target.write)(options.page_bytes)]
     tail = _plain_stages(after, target, options, context) + encoders
     return Built(
-        stages=tuple([*head, *rows, *writer, *tail]),
+        stages=(*head, *rows, *writer, *tail),
         target=target,
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
@@ -234,9 +289,7 @@ def _plain_stages(
     return stages
 
 
-def _row_stages(
-    steps: Sequence[PlannedStep], options: BuildOptions, context: StageContext
-) -> list[Stage | Operator]:
+def _row_stages(steps: Sequence[PlannedStep], options: BuildOptions, context: StageContext) -> list[Stage | Operator]:
     """Steps on rows, with neighbouring SQL steps fused into one query."""
     stages: list[Stage | Operator] = []
     clauses: list[tuple[str, str]] = []

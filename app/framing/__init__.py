@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import app.framing.arrow as arrow
+import app.framing.csv as csv
+import app.framing.json as json
+import app.framing.lines as lines
+import app.framing.ndjson as ndjson
+import app.framing.parquet as parquet
 from app.core.errors import Refusal, known
 from app.core.interfaces import Stage
 from app.core.page import Page
-from app.framing import arrow, csv, json, lines, ndjson, parquet
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,18 @@
-"""Compressed payloads: gzip (RFC 1952), zstd (RFC 8878), brotli (RFC 7932) and lz4 frames, made and undone in pages."""
+"""Compressed payloads, made and undone in pages: the steps ``compress`` and ``decompress``, and content codings."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
 
-import brotli
-import lz4.frame
-from isal import igzip_lib, isal_zlib
-
-from app.core.errors import Refusal, known
+from app.core.errors import Refusal
 from app.core.page import Page
 from app.core.units import as_size
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from app.framing.codecs import DECODER_ERRORS, Decoder, find_codec
 
 STEP_CODECS = ("gzip", "zstd", "lz4")
 """What the steps ``compress`` and ``decompress`` know."""
 CONTENT_CODINGS = ("gzip", "zstd", "br")
-"""What the HTTP header fields Content-Encoding and Accept-Encoding know, in the order of preference."""
-CODEC_ALIASES = {"x-gzip": "gzip"}
-"""RFC 9110, section 8.4.1.3."""
+"""What the header fields Content-Encoding and Accept-Encoding know; ``x-gzip`` is another name of the first."""
 
 _KIB, _MIB = 1024, 1024 * 1024
 _BLOCK_BYTES = 16 * _KIB
@@ -35,150 +22,14 @@ _PART_BYTES = 256 * _KIB
 """The most that is asked of a decoder at once: some make room for all of it beforehand."""
 _FREE_BYTES = _MIB
 """What may come out before the ratio is looked at: a few bytes of zeros compress well without being a bomb."""
-_WINDOW_LOG = 23
-"""8 MiB, the largest window that a zstd content coding may ask for (RFC 9659)."""
-
-
-class _Encoder(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Decoder(Protocol):
-    """As ``bz2.BZ2Decompressor``: it keeps what it was fed beyond ``max_length`` and goes on when fed nothing."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Lz4Encoder:
-    """Blocks of 256 KiB; the first bytes out are the frame's header."""
-
-    def __init__(self) -> None:
-        self._frame = lz4.frame.LZ4FrameCompressor(
-            block_size=lz4.frame.BLOCKSIZE_MAX256KB, block_linked=True, content_checksum=True
-        )
-        self._header: bytes = self._frame.begin()
-
-    def compress(self, data: bytes) -> bytes:
-        out: bytes = self._header + self._frame.compress(data)
-        self._header = b""
-        return out
-
-    def flush(self) -> bytes:
-        out: bytes = self._header + self._frame.flush()
-        return out
-
-
-class _BrotliEncoder:
-    def __init__(self) -> None:
-        stream = brotli.Compressor(quality=1)
-        self.compress: Callable[[bytes], bytes] = stream.process
-        self.flush: Callable[[], bytes] = stream.finish
-
-
-class _BrotliDecoder:
-    """Brotli's own limit lets the last of its growing blocks (32, 64, 256 KiB, ...) go beyond; what did is kept here.
-
-    It does not tell what follows the stream: it fails on it.
-    """
-
-    unused_data = b""
-
-    def __init__(self) -> None:
-        self._stream = brotli.Decompressor()
-        self._rest = b""
-
-    @property
-    def eof(self) -> bool:
-        return not self._rest and bool(self._stream.is_finished())
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        if data or not self._rest:
-            self._rest += self._stream.process(data, output_buffer_limit=32 * _KIB)
-        out, self._rest = self._rest[:max_length], self._rest[max_length:]
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    """``magics``: how a member begins, all of one length. ``members``: several may follow each other. ``padded``: zeros
-    may follow the last. ``encoder_bytes`` and ``decoder_bytes``: windows, tables and state, measured by what malloc has
-    given out over text and noise; decoders at the largest window that is accepted."""
-
-    encoder: Callable[[], _Encoder]
-    decoder: Callable[[], _Decoder]
-    magics: tuple[bytes, ...]
-    members: bool
-    padded: bool
-    encoder_bytes: int
-    decoder_bytes: int
-
-
-def _zstd_encoder() -> _Encoder:
-    option = zstd.CompressionParameter
-    return zstd.ZstdCompressor(options={option.compression_level: 1, option.checksum_flag: 1})
-
-
-def _zstd_decoder() -> _Decoder:
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
-
-
-_SKIPPABLE = tuple(bytes((0x50 + n, 0x2A, 0x4D, 0x18)) for n in range(16))  # RFC 8878, section 3.1.2; lz4 has the same
-
-# Levels, by MB/s on one thread and share of the size on lineitem.csv: gzip 1: 439, 0.344 (2: 418, 0.340; 3: 280,
-# 0.330); zstd 1: 296, 0.314 (3: 184, 0.302); brotli 1: 205, 0.324 (4: 50, 0.272). Each is the last that keeps up.
-_CODECS = {
-    "gzip": _Codec(
-        lambda: isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31),
-        lambda: igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP),
-        (b"\x1f\x8b\x08",),
-        members=True,
-        padded=True,
-        encoder_bytes=512 * _KIB,
-        decoder_bytes=128 * _KIB,
-    ),
-    "zstd": _Codec(
-        _zstd_encoder,
-        _zstd_decoder,
-        (b"\x28\xb5\x2f\xfd", *_SKIPPABLE),
-        members=True,
-        padded=False,
-        encoder_bytes=1536 * _KIB,
-        decoder_bytes=9 * _MIB,
-    ),
-    "br": _Codec(
-        _BrotliEncoder,
-        _BrotliDecoder,
-        (b"",),
-        members=False,
-        padded=False,
-        encoder_bytes=4 * _MIB,
-        # A window of 16 MiB, which is grown by halves: for a moment there is half as much beside it.
-        decoder_bytes=25 * _MIB,
-    ),
-    "lz4": _Codec(
-        _Lz4Encoder,
-        lz4.frame.LZ4FrameDecompressor,
-        (b"\x04\x22\x4d\x18", *_SKIPPABLE),
-        members=True,
-        padded=False,
-        encoder_bytes=512 * _KIB,
-        decoder_bytes=9 * _MIB,  # blocks of up to 4 MiB, before and after decoding
-    ),
-}
-_ERRORS: tuple[type[Exception], ...] = (igzip_lib.IsalError, zstd.ZstdError, brotli.error, RuntimeError)  # lz4: the last
 
 
 class Compress:
     """Byte pages to one compressed member or frame with a checksum; of no pages, a valid empty one.
 
     ``codec`` is one of ``STEP_CODECS`` and ``CONTENT_CODINGS``; ``bad_argument`` otherwise. The same input gives the
-    same bytes out, in pages of at most ``page_bytes``. What the codec's window holds stays in it until more input
-    comes: nothing is flushed in between.
+    same bytes out however it was cut, in pages of at most ``page_bytes``. It is fed in parts of 256 KiB, and what the
+    codec's window holds stays in it until more input comes: nothing is flushed in between.
     """
 
     name = "compress"
@@ -186,22 +37,36 @@ class Compress:
     grows = 2.25  # what does not compress: its parts, and the page they are joined to
 
     def __init__(self, codec: str, *, page_bytes: int) -> None:
-        found = _find(codec)
+        found = find_codec(codec)
         self._encoder = found.encoder()
         self._out = _Output(page_bytes)
-        self.holds = found.encoder_bytes + 4 * _PART_BYTES
+        self._part = bytearray()
+        self.holds = found.encoder_bytes + 6 * _PART_BYTES
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The compressed bytes that ``page`` pushes out of the codec's window; often none."""
         data = memoryview(page.payload)
-        for start in range(0, len(data), _PART_BYTES):
-            yield from self._out.add(self._encoder.compress(bytes(data[start : start + _PART_BYTES])))
+        start = 0
+        while start < len(data):
+            piece = data[start : start + _PART_BYTES - len(self._part)]
+            start += len(piece)
+            if len(piece) == _PART_BYTES:
+                yield from self._out.add(self._encoder.compress(piece))
+                continue
+            self._part += piece
+            if len(self._part) == _PART_BYTES:
+                yield from self._take_part()
         yield from self._out.drain()
 
     def flush(self) -> Iterator[Page]:
         """The rest, and the end mark with its checksum."""
+        yield from self._take_part()
         yield from self._out.add(self._encoder.flush())
         yield from self._out.drain()
+
+    def _take_part(self) -> Iterator[Page]:
+        part, self._part = self._part, bytearray()
+        yield from self._out.add(self._encoder.compress(memoryview(part)))
 
 
 class Decompress:
@@ -222,9 +87,9 @@ class Decompress:
     grows = 0.0  # however little comes in, a whole page may come out: that is in ``holds``
 
     def __init__(self, codec: str, *, page_bytes: int, max_expansion: float) -> None:
-        self._name, self._codec = codec, _find(codec)
+        self._name, self._codec = codec, find_codec(codec)
         self._max_expansion = max_expansion
-        self._decoder: _Decoder | None = None
+        self._decoder: Decoder | None = None
         self._head = b""  # the first bytes of a member, too few to know it by
         self._members = 0
         self._member_byte = 0
@@ -266,7 +131,7 @@ class Decompress:
                     return
             try:
                 part = self._decoder.decompress(data, min(_PART_BYTES, self._out.page_bytes))
-            except _ERRORS as error:
+            except DECODER_ERRORS as error:
                 raise self._undecodable(error) from None
             data = b""
             ended = self._decoder.eof
@@ -286,9 +151,9 @@ class Decompress:
             data = data.lstrip(b"\0")
         if not data:
             return b""
-        self._member_byte = self._in_bytes - len(data)
         if self._members and not self._codec.members:
             raise self._undecodable("data follows the end mark")
+        self._member_byte = self._in_bytes - len(data)
         length = len(self._codec.magics[0])
         if not any(magic.startswith(data[:length]) for magic in self._codec.magics):
             raise self._undecodable(
@@ -357,10 +222,3 @@ class _Output:
             page = Page(payload, len(payload), byte=self._given_bytes, first=self._given_bytes == 0)
             self._given_bytes += len(payload)
             yield page
-
-
-def _find(codec: str) -> _Codec:
-    try:
-        return _CODECS[CODEC_ALIASES.get(codec, codec)]
-    except KeyError:
-        raise Refusal("bad_argument", f"{codec[:80]!r} is not a codec; known are {known(_CODECS)}") from None

@@ -1,26 +1,47 @@
-"""The book of runs: every run of this process, the newest first to be asked for and the oldest first to be forgotten."""
+"""The book of runs: every run of this process, until it is old."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from app.core.channel import ChannelStatistics
 from app.core.errors import Refusal
-from app.runs.record import FINAL, Run
-from app.stores.spool import SpoolFile
+from app.runs.record import FINAL, MODES, Run
+
+
+class Kept(Protocol):
+    """Bytes that a run left on disk."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Up to ``nbytes`` at ``offset``; blocks."""
+        ...
+
+    def close(self) -> None:
+        """Drop them; may be called twice."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A run in the book: its record, how to look at it while it runs, how to stop it, and what it left on disk."""
+    """A run in the book: its record, how to look at it while it runs, how to stop it and why it was
+    stopped, and what it left on disk."""
 
     run: Run
     look: Callable[[], Run] | None = None
-    stop: Callable[[], None] | None = None
-    rejects: SpoolFile | None = None
+    stop: Callable[[], object] | None = None
+    reason: Refusal | None = None
+    edges: Callable[[], tuple[ChannelStatistics, ...]] | None = None
+    rejects: Kept | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ended_at: float = 0.0
 
@@ -45,7 +66,7 @@ class Book:
 
     def end(self, entry: Entry) -> None:
         """Close an entry whose record is final."""
-        entry.look = entry.stop = None
+        entry.look = entry.stop = entry.edges = None
         entry.ended_at = time.monotonic()
         entry.ended.set()
 
@@ -60,15 +81,29 @@ class Book:
     def forget(self, entry: Entry) -> None:
         """Stop the run if it is still going, and drop what is kept of it."""
         if entry.stop is not None:
+            entry.reason = Refusal("cancelled", "the run was cancelled with DELETE")
             entry.stop()
-        else:
-            self._drop(entry)
+        self._drop(entry)
 
     def newest(self, most: int) -> Iterator[Run]:
         """The latest runs, newest first."""
         self._forget_old()
         for _, entry in zip(range(most), reversed(self._entries.values()), strict=False):
             yield entry.now()
+
+    def edge_bytes(self) -> dict[str, int]:
+        """Bytes on the edges of the flows that run now, by the edge's name."""
+        held: Counter[str] = Counter()
+        for entry in self._entries.values():
+            for edge in entry.edges() if entry.edges is not None else ():
+                held[edge.name] += edge.held_bytes
+        return held
+
+    def in_flight(self) -> dict[str, int]:
+        """The runs that are accepted or running, by mode."""
+        counts = Counter(dict.fromkeys(MODES, 0))
+        counts.update(entry.run.mode for entry in self._entries.values() if entry.run.state not in FINAL)
+        return counts
 
     def close(self) -> None:
         """Drop everything that is kept on disk."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.core.errors import Refusal
@@ -14,6 +15,10 @@ from app.pipeline import FlowStatistics
 State = Literal["accepted", "running", "succeeded", "failed", "cancelled"]
 
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+MODES = ("stream", "whole")
+"""How a result is delivered: while it is made, or once it is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +46,15 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The record of one run. Times are seconds; ``created_at`` is a Unix time. ``rows_*`` are None for raw bytes."""
+    """The record of one run. Times are seconds; ``created_at`` is a Unix time; ``source`` and
+    ``target`` name the formats. ``rows_*`` are None for raw bytes;
+    ``rejected`` counts the rejected rows by code."""
 
     id: str
     mode: str
     pipeline: str
+    source: str
+    target: str
     worst_case_bytes: int
     created_at: float
     state: State = "accepted"
@@ -54,6 +63,7 @@ class Run:
     rows_in: int | None = None
     rows_out: int | None = None
     rows_rejected: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
     peak_bytes: int = 0
     spooled_bytes: int = 0
     admission_wait_s: float | None = None
@@ -83,7 +93,7 @@ class Progressed:
     statistics: FlowStatistics
     rows_in: int | None
     rows_out: int | None
-    rows_rejected: int
+    rejected: Mapping[str, int]
     spooled_bytes: int
     lanes: int
 
@@ -142,7 +152,8 @@ def advance(run: Run, event: RunEvent) -> Run:
         output_bytes=seen.output_bytes,
         rows_in=event.rows_in,
         rows_out=event.rows_out,
-        rows_rejected=event.rows_rejected,
+        rows_rejected=sum(event.rejected.values()),
+        rejected=event.rejected,
         peak_bytes=seen.peak_bytes,
         spooled_bytes=event.spooled_bytes,
         first_byte_s=None if seen.first_byte_s is None else seen.first_byte_s + wait_s,

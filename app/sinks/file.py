@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -82,9 +83,9 @@ class StdoutSink:
         """Nothing can be done."""
 
 
-async def _on_thread(executor: Executor, work: object, *arguments: object) -> None:
+async def _on_thread(executor: Executor, work: Callable[..., object], *arguments: object) -> None:
     """Run blocking ``work``; when cancelled, wait for it first: the descriptor must not be closed under it."""
-    future = asyncio.get_running_loop().run_in_executor(executor, work, *arguments)  # type: ignore[arg-type]
+    future: asyncio.Future[object] = asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
     try:
         await asyncio.shield(future)
     except asyncio.CancelledError:

@@ -17,10 +17,10 @@ from app.stores.spool import Spool, SpoolFile
 class Overflow:
     """A FIFO like ``Channel`` whose overflow goes to the spool.
 
-    Most clients (requests, httpx, wget, browsers) read nothing until they have sent everything. Once the buffers of both
-    sockets are full, each side would wait for the other for ever. So when a page finds no room, the upload is still
-    ``open`` and the client has taken nothing for ``patience_s``, pages go to a file, in order, until the client has
-    taken that too. A client that does take its bytes, however slowly, is waited for instead: it pays no disk.
+    Most clients (requests, httpx, wget, browsers) read nothing until they have sent everything. Once the buffers of
+    both sockets are full, each side would wait for the other for ever. So when a page finds no room, the upload is
+    still ``open`` and the client has taken nothing for ``patience_s``, pages go to a file, in order, until the client
+    has taken that too. A client that takes its bytes, however slowly, is waited for instead: it pays no disk.
 
     When the spool is full as well, pages wait for the client; the sink gives up one that never reads.
     """

@@ -24,9 +24,9 @@ class ResponseSink:
     A client that takes nothing for ``idle_s`` is given up (``stalled``).
     """
 
-    def __init__(self, send: Send, *, headers: Headers, page_bytes: int, idle_s: float) -> None:
+    def __init__(self, send: Send, *, headers: Callable[[], Headers], page_bytes: int, idle_s: float) -> None:
         self._send = send
-        self._headers = list(headers)
+        self._headers = headers
         self._idle_s = idle_s
         self._sent_bytes = 0
         self.started = False
@@ -57,7 +57,7 @@ class ResponseSink:
     async def _start(self) -> None:
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await self._send({"type": "http.response.start", "status": 200, "headers": list(self._headers())})
 
     async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
         try:

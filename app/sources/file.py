@@ -11,11 +11,13 @@ from app.core.errors import Refusal
 from app.core.page import Page
 
 
-async def file_pages(fd: int, *, page_bytes: int, executor: Executor) -> AsyncIterator[Page]:
+async def file_pages(fd: int, *, page_bytes: int, executor: Executor, ahead: bytes = b"") -> AsyncIterator[Page]:
     """What is read from ``fd`` until its end, in pages of up to ``page_bytes``. A pipe gives what it has. The caller
-    closes ``fd``."""
+    closes ``fd``; ``ahead`` is what it has read already."""
     loop = asyncio.get_running_loop()
-    offset = 0
+    offset = len(ahead)
+    if ahead:
+        yield Page(ahead, len(ahead), first=True)
     while True:
         try:
             data = await loop.run_in_executor(executor, _read_full, fd, page_bytes)

@@ -22,17 +22,19 @@ class RequestBody:
     """The one reader of ``receive()`` of a request: it pumps the body, and after its end it sees the client leave.
 
     ``max_body_bytes`` bounds the body as it comes over the wire; ``idle_s`` how long the client may send nothing while
-    it is asked to. Both are raised as refusals from ``pages``. ``part`` takes the file out of a multipart form.
+    it is asked to. Both are raised as refusals from ``pages``. Of a multipart form it gives the file part; ``head``
+    reads until that part's own headers are known.
     """
 
     def __init__(
-        self, receive: Receive, *, page_bytes: int, max_body_bytes: int, idle_s: float, part: FilePart | None = None
+        self, receive: Receive, *, page_bytes: int, max_body_bytes: int, idle_s: float, content_type: str = ""
     ) -> None:
         self._receive = receive
         self._page_bytes = page_bytes
         self._max_body_bytes = max_body_bytes
         self._idle_s = idle_s
-        self._part = part
+        is_form = content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+        self._part = FilePart(content_type) if is_form else None
         self._ahead: list[bytes] = []
         self._pending: asyncio.Task[MutableMapping[str, Any]] | None = None
         self._ended = asyncio.Event()
@@ -50,10 +52,13 @@ class RequestBody:
             await self._read(None)
         return self._ahead[0] if self._ahead else b""
 
-    async def head(self) -> None:
-        """Read until the head of the multipart form's file part is known."""
-        while self._part is not None and not self._part.head_seen and self.open:
+    async def head(self) -> tuple[str, str] | None:
+        """The content type and file name of the file part, of a multipart form; None for a plain body."""
+        if self._part is None:
+            return None
+        while not self._part.head_seen and self.open:
             await self._read(None)
+        return self._part.content_type or "", self._part.filename or ""
 
     async def pages(self) -> AsyncIterator[Page]:
         """The file in pages of ``page_bytes``; smaller ones at the end, and when the sender pauses."""

@@ -20,8 +20,8 @@ from app.stages.sample import Sample, parse_share
 from app.stages.sql import check
 
 Takes = Literal["text", "lines", "records", "rows", "pack", "unpack"]
-"""What a step works on: ``text`` any text or bytes, ``lines`` whole lines, ``records`` rows or lines, ``rows`` only rows;
-``pack`` and ``unpack`` turn a payload into a compressed one and back."""
+"""What a step works on: ``text`` any text or bytes, ``lines`` whole lines, ``records`` rows or lines, ``rows`` only
+rows; ``pack`` and ``unpack`` turn a payload into a compressed one and back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,52 @@
+# Every target works on a fresh Debian or Ubuntu with Python 3.11 or later: what is missing is asked of apt and PyPI.
+.PHONY: setup demo test test-slow serve bench lint format lock
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+WEIR := .venv/bin/weir
+STAMP := .venv/.installed
+
+help:
+	@echo "make demo    TPC-H lineitem through a server, with figures"
+	@echo "make test    lint, types and the whole suite"
+	@echo "make serve   a server on http://127.0.0.1:8080"
+	@echo "make bench   beside stock Starlette, Node and Go; make test-slow, make lint, make lock"
+
+setup: $(STAMP)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@deploy/prerequisites.sh $(PYTHON)
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(STAMP)
+
+demo: setup
+	@.venv/bin/python bench/demo.py
+
+test: lint
+	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+
+test-slow: setup
+	@.venv/bin/python -m pytest -q -m slow
+
+serve: setup
+	@$(WEIR) serve
+
+bench: setup
+	@.venv/bin/python -m bench.run
+
+lint: setup
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+
+format: setup
+	@.venv/bin/ruff check --quiet --fix .
+	@.venv/bin/ruff format --quiet .
+
+lock:
+	@for f in requirements requirements-dev; do \
+	  group=$$([ $$f = requirements-dev ] && echo "--group dev"); \
+	  uv pip compile pyproject.toml $$group --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-emit-index-url --no-emit-find-links -q -o $$f.lock; done

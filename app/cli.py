@@ -1,0 +1,265 @@
+"""The command ``weir``: serve, run, version."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from app.allocator import tune_allocator
+from app.core.budget import Budget
+from app.core.errors import Refusal
+from app.core.interfaces import Sink, Source
+from app.core.units import as_size
+from app.main import build_options, create_app
+from app.pipeline import Flow, FlowOptions
+from app.plan import FORMATS, STEPS, WORDS, Plan, build, format_of_file_name, plan_of_query, read_document, sniff
+from app.settings import Settings
+from app.sinks.file import FileSink, StdoutSink
+from app.sinks.rejects import RejectsLog
+from app.sources.file import file_pages
+from app.sources.spooled import spooled_pages
+from app.stores.spool import Spool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status is 0 only if all went well, 2 for wrong usage."""
+    asked = _parser().parse_args(arguments)
+    try:
+        status: int = asked.command(asked)
+    except Refusal as refusal:
+        print(f"weir: {refusal.code}: {refusal.detail}", file=sys.stderr)
+        return 1
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = str(wrong["loc"][0]).upper() if wrong["loc"] else "settings"
+            print(f"weir: WEIR_{name}: {wrong['msg']} (it is {wrong['input']!r})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def serve(asked: argparse.Namespace) -> int:
+    """Serve HTTP until SIGTERM or SIGINT; running requests may finish within DRAIN_TIMEOUT."""
+    settings = _settings(asked)
+    _log(settings.log_format)
+    tune_allocator()
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+    )
+    try:
+        listener = socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        raise Refusal("bad_argument", f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    host, port = listener.getsockname()[:2]
+    print(
+        f"weir listening on http://{host}:{port} (memory budget {as_size(settings.memory_budget)},"
+        f" spool {settings.spool_dir})",
+        flush=True,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Run one pipeline over a file, with the very engine that the server uses."""
+    settings = _settings(asked)
+    tune_allocator()
+    plan = read_document(Path(asked.pipeline_file)) if asked.pipeline_file else plan_of_query(asked.words or [])
+    if asked.pipeline_file and asked.words:
+        raise Refusal("bad_pipeline", "-p names all the steps: give either it or steps, not both")
+    if plan.on_error == "quarantine" and not asked.rejects:
+        raise Refusal("bad_argument", "--on-error quarantine needs --rejects FILE to keep the rejects in")
+    uvloop.run(_run(asked, plan, settings))
+    return 0
+
+
+def show_version(_: argparse.Namespace) -> int:
+    """Print the version."""
+    print(f"weir {version('weir')}")
+    return 0
+
+
+async def _run(asked: argparse.Namespace, plan: Plan, settings: Settings) -> None:
+    spool = Spool(settings.spool_dir, limit_bytes=settings.spool_limit)
+    options = build_options(settings, str(spool.directory))
+    rejects = RejectsLog(spool)
+    with ThreadPoolExecutor(settings.worker_threads) as executor, ThreadPoolExecutor(4) as io_executor:
+        fd = _open_source(asked.source)
+        try:
+            ahead = b""
+            source = plan.source or format_of_file_name(asked.source)
+            target = plan.target or (format_of_file_name(asked.sink) if asked.sink != "-" else None)
+            plan = replace(plan, source=source, target=target)
+            if plan.source is None and plan.needs_rows:
+                ahead = await asyncio.to_thread(os.read, fd, 64 * 1024)
+                plan = replace(plan, source=sniff(ahead))
+            plan = replace(plan, source=plan.source or FORMATS["bytes"])
+            plan = replace(plan, target=plan.target or plan.source)
+            built = build(plan, options, keep=rejects.keep)
+            read = file_pages(fd, page_bytes=settings.page_bytes, executor=io_executor, ahead=ahead)
+            pages: Source = _shown(read, fd, asked.source)
+            if built.read_file is not None:
+                pages = spooled_pages(pages, spool, built.read_file, io_executor)
+            sink: Sink = StdoutSink(1, io_executor) if asked.sink == "-" else FileSink(Path(asked.sink), io_executor)
+            flow = Flow(
+                pages,
+                built.stages,
+                sink,
+                executor,
+                FlowOptions(
+                    built.page_bytes, max(settings.high_water_bytes, built.page_bytes), 2 * settings.worker_threads
+                ),
+                outside_bytes=built.outside_bytes,
+            )
+            try:
+                async with Budget(settings.memory_budget, max_flows=1, wait_s=0).admit(flow.worst_case_bytes):
+                    await flow.run()
+            except Refusal:
+                await sink.abort()
+                raise
+            if asked.rejects:
+                _copy_rejects(rejects, Path(asked.rejects))
+        finally:
+            rejects.close()
+            spool.close()
+            if fd:
+                os.close(fd)
+
+
+async def _shown(pages: AsyncIterator[Any], fd: int, name: str) -> AsyncIterator[Any]:
+    """The same pages, with a progress bar on standard error if that is a terminal."""
+    total = os.fstat(fd).st_size or None
+    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=Path(name).name, disable=None) as bar:
+        async for page in pages:
+            bar.update(page.nbytes)
+            yield page
+
+
+def _open_source(name: str) -> int:
+    if name == "-":
+        return 0
+    try:
+        return os.open(name, os.O_RDONLY)
+    except OSError as error:
+        raise Refusal("source_failed", f"{name}: {error.strerror}") from error
+
+
+def _copy_rejects(rejects: RejectsLog, path: Path) -> None:
+    with path.open("wb") as file:
+        while data := rejects.read(file.tell(), 1024 * 1024):
+            file.write(data)
+
+
+def _settings(asked: argparse.Namespace) -> Settings:
+    given = {name: value for name in Settings.model_fields if (value := getattr(asked, name, None)) is not None}
+    return Settings(**given)
+
+
+class _Word(argparse.Action):
+    """Collects steps and parameters in the order in which they stand on the command line."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        words = list(getattr(namespace, "words", None) or [])
+        words.append((self.const, values if isinstance(values, str) else ""))
+        namespace.words = words
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="weir", description="Stream files through pipelines in bounded memory.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serving = commands.add_parser("serve", help="serve HTTP", description=serve.__doc__)
+    _add_settings(serving, Settings.model_fields)
+    serving.set_defaults(command=serve)
+
+    running = commands.add_parser("run", help="run one pipeline over a file", description=run.__doc__)
+    running.add_argument("source", metavar="SOURCE", help="a file, or - for standard input")
+    running.add_argument("sink", metavar="SINK", help="a file, or - for standard output")
+    running.add_argument(
+        "-p", dest="pipeline_file", metavar="FILE", help="a pipeline as YAML or JSON, instead of steps"
+    )
+    running.add_argument("--rejects", metavar="FILE", help="where --on-error quarantine keeps rejected rows, as NDJSON")
+    for word in WORDS:
+        if word not in ("pipeline", "deliver"):
+            running.add_argument(f"--{word.replace('_', '-')}", action=_Word, const=word, metavar=word.upper())
+    for step in STEPS.values():
+        nargs = 0 if step.argument is None else None
+        running.add_argument(
+            f"--{step.name}", action=_Word, const=step.name, nargs=nargs, metavar="ARG", help=f"step: {step.does}"
+        )
+    _add_settings(running, ("memory_budget", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion"))
+    running.set_defaults(command=run, words=None)
+
+    shown = commands.add_parser("version", help="print the version")
+    shown.set_defaults(command=show_version)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Any) -> None:
+    group = parser.add_argument_group("settings", "each is also an environment variable, WEIR_ and the name")
+    for name in names:
+        described = Settings.model_fields[name]
+        note = next(
+            (m.description for m in described.metadata if getattr(m, "description", None)), described.description
+        )
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", help=str(note).replace("%", "%%"))
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)
+
+
+def _log(log_format: str) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # An answer that is left incomplete on purpose tells a failure after the first byte; the run's own line says why.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing response" not in record.getMessage()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Lines: a byte stream in pages of whole lines. The bytes are never altered, a missing last newline stays missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from app.core.interfaces import Stage
+from app.core.page import Page
+from app.framing.blocks import Block, Cutter, line_ends
+
+
+def reader(*, page_bytes: int, max_line_bytes: int) -> list[Stage]:
+    """The stages from byte pages to pages of whole lines, of at most ``page_bytes`` unless a line is longer.
+
+    Raises ``record_too_long`` with line and byte for a line of more than ``max_line_bytes`` without its newline.
+    """
+    return [LineCut(page_bytes=page_bytes, max_line_bytes=max_line_bytes)]
+
+
+class LineCut:
+    """Cuts pages at line ends. Output pages tell their ``rows`` (lines), and the ``byte`` and ``line`` they start at."""
+
+    name = "lines-cut"
+    stateless = False
+    grows = 1.0  # the join of a page with the line that was started before it
+
+    def __init__(self, *, page_bytes: int, max_line_bytes: int) -> None:
+        # The started line, and what a bytearray takes ahead.
+        self.holds = max_line_bytes + max_line_bytes // 8 + 64
+        self._cutter = Cutter(line_ends, page_bytes=page_bytes, max_line_bytes=max_line_bytes)
+        self._first = True
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        """The lines that ``page`` ends."""
+        return self._pages(self._cutter.feed(page.payload))
+
+    def flush(self) -> Iterator[Page]:
+        """The last line, if it lacks its newline."""
+        return self._pages(self._cutter.rest())
+
+    def _pages(self, blocks: Iterable[Block]) -> Iterator[Page]:
+        for block in blocks:
+            first, self._first = self._first, False
+            yield Page(block.data, len(block.data), block.lines, block.byte, block.line, first)

@@ -1,0 +1,1 @@
+"""HTTP: routes, responses and errors. Pure ASGI wherever a stream passes."""

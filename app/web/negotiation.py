@@ -1,0 +1,110 @@
+"""What the headers of a request say about formats and codings (RFC 9110, sections 8 and 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from email.message import Message
+from urllib.parse import unquote
+
+from app.core.errors import Refusal, known
+from app.plan import (
+    CODEC_ALIASES,
+    CONTENT_CODINGS,
+    FORMATS,
+    Format,
+    Plan,
+    format_of_file_name,
+    format_of_media_type,
+)
+
+_UNTOLD = ("", "application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data")
+"""Content types that say nothing about a file; curl sends the third unasked with --data-binary."""
+
+
+def media_type(header: str) -> str:
+    """A media type without its parameters."""
+    return header.partition(";")[0].strip().lower()
+
+
+def file_name_of(content_disposition: str) -> str:
+    """The file name in a Content-Disposition header (RFC 6266), or nothing."""
+    message = Message()
+    message["content-disposition"] = content_disposition
+    return message.get_filename() or ""
+
+
+def with_source(plan: Plan, *, content_type: str, file_name: str) -> Plan:
+    """``plan`` with the input's format from the headers, where the pipeline does not tell; it may stay
+    unknown."""
+    if plan.source is not None:
+        return plan
+    told = media_type(content_type)
+    if told not in _UNTOLD:
+        source = format_of_media_type(told)
+        if source is None:
+            types = [name for format in FORMATS.values() for name in format.media_types]
+            raise Refusal("unsupported_type", f"Content-Type {told[:80]!r} is not known; known are {known(types)}")
+        return replace(plan, source=source)
+    return replace(plan, source=format_of_file_name(unquote(file_name)))
+
+
+def with_target(plan: Plan, *, accept: str) -> Plan:
+    """``plan`` with the output's format: asked for, else what ``Accept`` prefers, else unknown: the input's."""
+    if plan.target is not None:
+        return plan
+    wanted = [(kind, weight) for kind, weight in _weighted(accept) if weight > 0]
+    for kind, _ in wanted:
+        named = format_of_media_type(kind)
+        if named is not None and named.write is not None and kind != "application/octet-stream":
+            return replace(plan, target=named)
+        if kind in ("*/*", "application/*", "text/*", "application/octet-stream"):
+            break
+    else:
+        if wanted:
+            types = [name for format in FORMATS.values() for name in format.media_types]
+            raise Refusal("not_acceptable", f"none of {accept[:80]!r} can be made; known are {known(types)}")
+    return plan
+
+
+def content_codings(header: str) -> Sequence[str]:
+    """The codings of a body, in the order in which they are to be undone. ``unsupported_type`` for one not known."""
+    written = [coding.strip().lower() for coding in header.split(",") if coding.strip()]
+    codings = [CODEC_ALIASES.get(coding, coding) for coding in written]
+    for coding in codings:
+        if coding not in (*CONTENT_CODINGS, "identity"):
+            raise Refusal(
+                "unsupported_type", f"Content-Encoding {coding[:80]!r} is not known; known are {known(CONTENT_CODINGS)}"
+            )
+    return [coding for coding in reversed(codings) if coding != "identity"]
+
+
+def accepted_coding(header: str, format: Format) -> str | None:
+    """The coding to put on a result: the client's favourite that we have, for text formats only."""
+    if not format.text or format.name == "bytes":
+        return None
+    best: str | None = None
+    best_weight = 0.0
+    for coding, weight in _weighted(header):
+        if coding in CONTENT_CODINGS and weight > best_weight:
+            best, best_weight = coding, weight
+    identity = next((weight for coding, weight in _weighted(header) if coding == "identity"), 0.0)
+    return best if best_weight >= identity else None
+
+
+def _weighted(header: str) -> Iterable[tuple[str, float]]:
+    """Elements of a list header with their ``q`` weights, the heaviest first; equals in the order written."""
+    elements: list[tuple[str, float]] = []
+    for element in header.split(","):
+        name, *parameters = (part.strip().lower() for part in element.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        if name:
+            elements.append((name, weight))
+    return sorted(elements, key=lambda element: -element[1])

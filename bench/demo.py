@@ -1,0 +1,88 @@
+"""What `make demo` shows: TPC-H lineitem of scale 1 through a server, sent with curl, beside its figures."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+QUERY = (
+    "where=l_quantity<24",
+    "select=l_orderkey,l_extendedprice*(1-l_discount) as revenue,l_shipmode",
+    "to=parquet",
+)
+HERE = Path(sys.executable).parent
+
+
+def main() -> int:
+    cache = Path(tempfile.gettempdir()) / "weir-demo"
+    cache.mkdir(exist_ok=True)
+    source = cache / "lineitem.csv"
+    if not source.exists():
+        print("making TPC-H lineitem, scale 1 ...", flush=True)
+        partial = cache / "partial"
+        command = [HERE / "tpchgen-cli", "-s", "1", "--format", "csv", "--tables", "lineitem", "--output-dir", partial]
+        subprocess.run(command, check=True, capture_output=True)
+        next(partial.rglob("lineitem*.csv")).rename(source)
+    megabytes = source.stat().st_size / 1e6
+    with tempfile.TemporaryDirectory(prefix="weir-demo-") as work:
+        server = subprocess.Popen(
+            [HERE / "weir", "serve", "--port", "0", "--spool-dir", f"{work}/spool"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://\S+", server.stdout.readline())
+            if found is None:
+                print("the server did not start", file=sys.stderr)
+                return 1
+            url = found[0]
+            print(f"{url}: sending {megabytes:,.0f} MB of CSV\n", flush=True)
+            result = Path(work) / "out.parquet"
+            command = ["curl", "-sS", "--fail-with-body", "-T", str(source), "-o", str(result), "-H", "Expect:", "-D", "-"]
+            for word in QUERY:
+                command += ["--url-query", word]
+            print("  curl -T lineitem.csv -o out.parquet \\")
+            print("      " + " ".join(f"--url-query '{word}'" for word in QUERY) + f" \\\n      {url}/v1/transform\n")
+            began = time.monotonic()
+            answer = subprocess.run([*command, f"{url}/v1/transform"], capture_output=True, text=True, check=False)
+            seconds = time.monotonic() - began
+            if answer.returncode:
+                print(answer.stdout, answer.stderr, file=sys.stderr)
+                return 1
+            run_id = re.search(r"weir-run-id: (\S+)", answer.stdout, re.IGNORECASE)
+            assert run_id is not None
+            with urllib.request.urlopen(f"{url}/v1/runs/{run_id[1]}?wait=5") as reply:
+                run = json.load(reply)
+            with open(f"/proc/{server.pid}/status") as status:
+                peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+            show(result)
+            print(f"state        {run['state']}")
+            print(f"rows         {run['rows_in']:,} in, {run['rows_out']:,} out")
+            print(f"throughput   {megabytes / seconds:,.0f} MB/s, {run['rows_in'] / seconds:,.0f} rows/s ({seconds:.2f} s)")
+            print(f"first byte   {run['first_byte_s']:.3f} s after the start")
+            print(f"memory       {peak_kib / 1024:,.0f} MiB at its peak, of which {run['worst_case_bytes'] / 2**20:,.0f} MiB were admitted")
+            print(f"bottleneck   {run['bottleneck']}")
+        finally:
+            server.terminate()
+            server.wait(30)
+    return 0
+
+
+def show(result: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(result)
+    names = table.schema_arrow.names
+    print("  ".join(f"{name:>16}" for name in names))
+    for row in next(table.iter_batches(5)).to_pylist():
+        print("  ".join(f"{row[name]!s:>16}" for name in names))
+    print(f"... {table.metadata.num_rows:,} rows, {result.stat().st_size / 1e6:,.1f} MB of Parquet\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
