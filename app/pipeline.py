@@ -79,17 +79,22 @@ class FlowStatistics:
 
 @dataclass(slots=True)
 class _Inside:
-    """The bytes of all pages on edges and in hands."""
+    """The bytes of all pages in hands and on ``edges``, changed and read on the loop only."""
 
-    nbytes: int = 0
+    edges: list[Edge]
+    in_hands: int = 0
     peak_bytes: int = 0
 
-    def add(self, pages: Iterable[Page]) -> None:
-        self.nbytes += sum(page.nbytes for page in pages)
+    @property
+    def nbytes(self) -> int:
+        return self.in_hands + sum(edge.statistics().held_bytes for edge in self.edges)
+
+    def pick_up(self, pages: Iterable[Page]) -> None:
+        self.in_hands += sum(page.nbytes for page in pages)
         self.peak_bytes = max(self.peak_bytes, self.nbytes)
 
-    def remove(self, pages: Iterable[Page]) -> None:
-        self.nbytes -= sum(page.nbytes for page in pages)
+    def put_down(self, pages: Iterable[Page]) -> None:
+        self.in_hands -= sum(page.nbytes for page in pages)
 
 
 @dataclass(slots=True)
@@ -111,7 +116,7 @@ class Flow:
     _edges: list[Edge] = field(init=False)
     _clocks: list[list[StageClock]] = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
-    _inside: _Inside = field(init=False, default_factory=_Inside)
+    _inside: _Inside = field(init=False)
     _input_bytes: int = field(init=False, default=0)
     _output_bytes: int = field(init=False, default=0)
     _started: float | None = field(init=False, default=None)
@@ -128,6 +133,7 @@ class Flow:
         if self.last_edge is not None:
             edges[-1] = self.last_edge
         self._edges = edges
+        self._inside = _Inside(edges)
 
     @property
     def worst_case_bytes(self) -> int:
@@ -173,14 +179,15 @@ class Flow:
             await self.sink.abort()
             raise
         finally:
-            self._inside.nbytes = 0
+            self._inside.in_hands = 0
 
     async def _pump(self) -> None:
         out = self._edges[0]
         async for page in self.source:
             self._input_bytes += page.nbytes
-            self._inside.add((page,))
+            self._inside.pick_up((page,))
             await out.send(page)
+            self._inside.put_down((page,))
         out.close()
 
     async def _drain(self) -> None:
@@ -192,9 +199,10 @@ class Flow:
                 return
             if page.nbytes and self._first_byte_s is None and self._started is not None:
                 self._first_byte_s = time.monotonic() - self._started
+            self._inside.pick_up((page,))
             await self.sink.write(page)
+            self._inside.put_down((page,))
             self._output_bytes += page.nbytes
-            self._inside.remove((page,))
 
     async def _drive(self, index: int, segment: Segment) -> None:
         inp, out, clocks = self._edges[index], self._edges[index + 1], self._clocks[index]
@@ -248,8 +256,8 @@ class _Lane:
                 submitted.discard(future)
                 for clock, seen in zip(self.clocks, clocks, strict=True):
                     clock.add(seen)
-                self.inside.remove(pages)
-                self.inside.add(results)
+                self.inside.put_down(pages)
+                self.inside.pick_up(results)
                 for page in results:
                     await self.give(page)
                 places.release()
@@ -261,7 +269,7 @@ class _Lane:
         """One page at a time, results taken lazily: a page's worth per hop. True when the rest does not matter."""
         while (pages := await self.take()) is not None:
             await self._exhaust(_serve(stages, self.clocks, pages))
-            self.inside.remove(pages)
+            self.inside.put_down(pages)
             if (sated := _sated(stages)) is not None:
                 await self._exhaust(_flush(stages, self.clocks, sated))
                 return True
@@ -272,8 +280,9 @@ class _Lane:
         more = True
         while more:
             pages, more = await _hop(self.executor, _collect, results, self.options.page_bytes)
+            self.inside.pick_up(pages)
             for page in pages:
-                await self.emit(page)
+                await self.give(page)
 
     async def run_pulled(self, operator: Operator) -> None:
         """The operator on a thread of its own; the thread waits for the loop, never the loop for the thread."""
@@ -299,20 +308,17 @@ class _Lane:
         while room > 0 and (page := self.inp.receive_nowait(room)) is not None:
             pages.append(page)
             room -= page.nbytes
+        self.inside.pick_up(pages)
         return pages
 
-    async def emit(self, page: Page) -> None:
-        """Count a result and send it on."""
-        self.inside.add((page,))
-        await self.give(page)
-
     async def give(self, page: Page) -> None:
-        """Send a result on."""
+        """Send on a result that was picked up."""
         started = time.perf_counter()
         try:
             await self.out.send(page)
         finally:
             self._lap("blocked_s", started)
+        self.inside.put_down((page,))
 
     def _lap(self, state: str, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -342,7 +348,7 @@ class _Bridge:
                     return
                 clock.bytes_out += page.nbytes
                 clock.rows_out += page.rows
-                self._wait(self._lane.emit(page))
+                self._wait(self._give(page))
         except (Refusal, ThreadCancelled):
             raise
         except Exception as error:
@@ -358,6 +364,10 @@ class _Bridge:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    async def _give(self, page: Page) -> None:
+        self._lane.inside.pick_up((page,))
+        await self._lane.give(page)
+
     def _pages(self, clock: StageClock) -> Iterator[Page]:
         while (pages := self._wait(self._lane.take())) is not None:
             for page in pages:
@@ -365,7 +375,7 @@ class _Bridge:
                 clock.rows_in += page.rows
                 yield page
                 # The operator holds it until it asks for the next one.
-                self._loop.call_soon_threadsafe(self._lane.inside.remove, (page,))
+                self._loop.call_soon_threadsafe(self._lane.inside.put_down, (page,))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._has_stopped():

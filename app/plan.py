@@ -22,7 +22,8 @@ from app.framing import (
     format_of_media_type,
     sniff,
 )
-from app.framing.compression import CODEC_ALIASES, CONTENT_CODINGS, Compress, Decompress
+from app.framing.codecs import CODEC_ALIASES
+from app.framing.compression import CONTENT_CODINGS, Compress, Decompress
 from app.framing.lines import reader as line_reader
 from app.framing.schema import parse_types
 from app.stages import STEPS, StageContext, Step, find_step

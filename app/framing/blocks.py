@@ -117,9 +117,9 @@ class Cutter:
                 break
             newlines = buffer.count(b"\n", start, end)
             if newlines > 1 and self._size_of(end - start, newlines) > 2 * self._page_bytes:
-                shorter = _shorter(find, start, end)
-                if shorter:
-                    window = shorter
+                length = shorter(find, start, end)
+                if length:
+                    window = length
                     continue
             self._check_lengths(buffer, find, start, end)
             whole = start == 0 and end == len(buffer)
@@ -152,7 +152,7 @@ class Cutter:
             position = whole
 
 
-def _shorter(find: Find, start: int, end: int) -> int:
+def shorter(find: Find, start: int, end: int) -> int:
     """The length of a block of about half the records, 0 if only the last of them could be parted."""
     for shift in range(1, 8):
         length = find(start, end - ((end - start) >> shift)) - start

@@ -18,7 +18,7 @@ def reader(*, page_bytes: int, max_line_bytes: int) -> list[Stage]:
 
 
 class LineCut:
-    """Cuts pages at line ends. Output pages tell their ``rows`` (lines), and the ``byte`` and ``line`` they start at."""
+    """Cuts pages at line ends. Output pages tell their ``rows`` (lines), their ``byte`` and their ``line``."""
 
     name = "lines-cut"
     stateless = False

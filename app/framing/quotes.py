@@ -78,13 +78,9 @@ class Quoting:
         behind = pc.filter(array.slice(2, count), is_quote)
         # Bits 0101... or 1010...: the first byte of the buffer may be the first quote.
         bits = b"\xaa" if buffer[0] == _QUOTE else b"\x55"
-        opening = pa.Array.from_buffers(
-            pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))]
-        )
-        legal = pc.if_else(
-            opening, pc.is_in(before, value_set=self._opens), pc.is_in(behind, value_set=self._closes)
-        )
-        return legal.false_count == 0
+        opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
+        legal = pc.if_else(opening, pc.is_in(before, value_set=self._opens), pc.is_in(behind, value_set=self._closes))
+        return bool(legal.false_count == 0)
 
 
 def _even_newlines(buffer: bytes) -> Find:

@@ -1,14 +1,15 @@
 """One conformance check for any stage or chain of stages: hand it a maker and the same stream cut in many ways.
 
-    check_stage(lambda: lines.reader(page_bytes=64, max_line_bytes=99), byte_cuts(b"a\\nb\\n"), page_bytes=64)
-    check_stage(lambda: [Case(upper=True)], byte_cuts(b"abc"))
-    check_stage(lambda: csv.writer(delimiter=b","), table_cuts(table))
-    check_memory(lambda: csv.reader(...), pages_of(large, range(PAGE, len(large), PAGE)))
+check_stage(lambda: lines.reader(page_bytes=64, max_line_bytes=99), byte_cuts(b"a\\nb\\n"), page_bytes=64)
+check_stage(lambda: [Case(upper=True)], byte_cuts(b"abc"))
+check_stage(lambda: csv.writer(delimiter=b","), table_cuts(table))
+check_memory(lambda: csv.reader(...), pages_of(large, range(PAGE, len(large), PAGE)))
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ MakeStages = Callable[[], Sequence[Stage]]
 class Outcome:
     """What a stream comes out as, however it was cut: joined bytes or all rows, the rejects, or the refusal.
 
-    ``byte_lines`` of a refusal are its code, line, byte and column.
+    ``refusal`` is its code, line, byte and column.
     """
 
     content: Any
@@ -38,7 +39,7 @@ class Outcome:
 def pages_of(data: bytes, cuts: Iterable[int]) -> list[Page]:
     """``data`` as byte pages that are cut before the given positions; an empty stream is one empty page."""
     edges = [0, *cuts, len(data)]
-    pieces = [(start, data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [(start, data[start:end]) for start, end in itertools.pairwise(edges)]
     return [Page(piece, len(piece), byte=start, first=i == 0) for i, (start, piece) in enumerate(pieces)]
 
 
@@ -71,13 +72,11 @@ def table_cuts(table: pa.Table) -> Iterator[list[Page]]:
         batches = [_batch(pa.concat_tables(group), table.schema) for group in groups]
         yield [Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate(batches)]
     empty, whole = _batch(table.slice(0, 0), table.schema), _batch(table, table.schema)
-    yield [
-        Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate((empty, whole, empty))
-    ]
+    yield [Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate((empty, whole, empty))]
 
 
 def run_stages(stages: Sequence[Stage], pages: Iterable[Page]) -> Iterator[Page]:
-    """Everything that ``stages`` make of ``pages``, depth first and lazily as the engine does, then flushed in order."""
+    """Everything that ``stages`` make of ``pages``, depth first and lazily as in the engine, then flushed in order."""
     for page in pages:
         yield from _through(stages, page)
     for index, stage in enumerate(stages):
@@ -121,20 +120,27 @@ def check_stage(make: MakeStages, streams: Iterable[Sequence[Page]], *, page_byt
     return expected
 
 
-def check_memory(make: MakeStages, pages: Sequence[Page], *, slack_bytes: int = 128 * 1024) -> None:
-    """Check ``holds`` and ``grows`` of each stage by the bytes that Python and Arrow allocate, on a stream of full pages.
+def check_memory(
+    make: MakeStages, pages: Sequence[Page], *, page_bytes: int = 0, slack_bytes: int = 128 * 1024
+) -> None:
+    """Check ``holds`` and ``grows`` of each stage by what Python and Arrow allocate, on a stream of full pages.
 
-    During a feed of page p a stage may add ``grows * p.nbytes`` beside its ``holds``; between calls it keeps ``holds``.
+    While a page p is fed a stage may have ``holds + grows * max(p.nbytes, page_bytes)``, and ``holds`` between calls.
+    ``page_bytes`` is the largest page of the flow, which is what the engine reckons with for every page.
     Memory that other C code allocates for itself is not seen. ``slack_bytes`` is for interpreter objects.
     """
-    stages = [_Weighed(stage, slack_bytes) for stage in make()]
+    pool = pa.default_memory_pool()
     tracemalloc.start()
-    pool_before = pa.default_memory_pool()
     try:
-        for _ in run_stages(stages, pages):
-            pass
+        first: _Weighed | None = None
+        for stage in reversed(make()):
+            first = _Weighed(stage, first, page_bytes, slack_bytes)
+        assert first is not None
+        for page in pages:
+            first.feed(page)
+        first.flush()
     finally:
-        pa.set_memory_pool(pool_before)
+        pa.set_memory_pool(pool)
         tracemalloc.stop()
 
 
@@ -145,7 +151,8 @@ class _Checked:
         self.stage = stage
         self.name, self.holds, self.grows, self.stateless = stage.name, stage.holds, stage.grows, stage.stateless
         assert self.name.replace("-", "_").isidentifier(), f"{self.name!r} is to be a metric label"
-        assert isinstance(self.holds, int) and self.holds >= 0
+        assert isinstance(self.holds, int)
+        assert self.holds >= 0
         assert self.grows >= 0
 
     def feed(self, page: Page) -> Iterator[Page]:
@@ -164,62 +171,72 @@ class _Checked:
 
 
 class _Weighed:
-    """A stage whose allocations are weighed. What it was given and what it gave belongs to the caller."""
+    """A stage whose allocations are weighed, and the one behind it. Pages belong to the caller once they were taken."""
 
-    def __init__(self, stage: Stage, slack_bytes: int) -> None:
-        self.stage, self.slack_bytes = stage, slack_bytes
-        self.name, self.holds, self.grows, self.stateless = stage.name, stage.holds, stage.grows, stage.stateless
-        self.kept_bytes = 0
+    def __init__(self, stage: Stage, behind: _Weighed | None, page_bytes: int, slack_bytes: int) -> None:
+        self.stage, self.behind, self.page_bytes, self.slack_bytes = stage, behind, page_bytes, slack_bytes
+        self.own_bytes = 0
 
-    def feed(self, page: Page) -> Iterator[Page]:
-        allowed = self.holds + self.grows * page.nbytes + self.slack_bytes
-        yield from self._weigh(lambda: self.stage.feed(page), allowed, f"feeding {page.nbytes}")
+    def feed(self, page: Page) -> None:
+        largest = max(page.nbytes, self.page_bytes)
+        self._weigh(lambda: self.stage.feed(page), self.stage.grows * largest, f"feeding {page.nbytes}")
 
-    def flush(self) -> Iterator[Page]:
-        yield from self._weigh(self.stage.flush, 2 * self.holds + self.slack_bytes, "flushing")
+    def flush(self) -> None:
+        self._weigh(self.stage.flush, self.stage.holds, "flushing")
+        if self.behind:
+            self.behind.flush()
 
-    def _weigh(self, call: Callable[[], Iterable[Page]], allowed: float, doing: str) -> Iterator[Page]:
-        gc.collect()
-        scale = _Scale()
-        # Kept bytes of earlier calls are below the scale's zero.
-        allowed -= min(0, self.kept_bytes)
+    def kept_bytes(self) -> int:
+        return self.own_bytes + (self.behind.kept_bytes() if self.behind else 0)
+
+    def _weigh(self, call: Callable[[], Iterable[Page]], allowed: float, doing: str) -> None:
+        allowed += self.stage.holds + self.slack_bytes
         results: list[Page] = []
-        iterator = iter(call())
+        iterator: Iterator[Page] | None = None
         while True:
+            before, pool = _allocated(), pa.proxy_memory_pool(_POOLS[0])
+            _POOLS.append(pool)
+            pa.set_memory_pool(pool)
+            tracemalloc.reset_peak()
+            if iterator is None:
+                iterator = iter(call())
             page = next(iterator, None)
-            added = self.kept_bytes + scale.peak_bytes()
-            assert added <= allowed, f"{self.name} {doing}: {added} bytes, declared {allowed:.0f}"
+            peak = self.own_bytes + tracemalloc.get_traced_memory()[1] - before[0] + (pool.max_memory() or 0)
+            assert peak <= allowed, f"{self.stage.name} {doing}: {peak} bytes, declared {allowed:.0f}"
+            self.own_bytes += sum(_allocated()) - sum(before)
             if page is None:
                 break
-            if self.stateless:
+            if self.stage.stateless:
                 results.append(page)
             else:
-                yield page
-                del page
+                self._give([page])
+            del page
         del iterator
-        yield from results
-        results.clear()
+        self._give(results)
+        most = self.stage.holds + self.slack_bytes
+        assert self.own_bytes <= most, f"{self.stage.name} keeps {self.own_bytes} bytes, declared {self.stage.holds}"
+
+    def _give(self, pages: list[Page]) -> None:
+        """Hand pages on and forget them: what is freed thereby was this stage's, what the next one keeps is not."""
         gc.collect()
-        self.kept_bytes += scale.now_bytes()
-        most = self.holds + self.slack_bytes
-        assert self.kept_bytes <= most, f"{self.name} keeps {self.kept_bytes} bytes, declared {self.holds}"
+        before = sum(_allocated()), self.behind.kept_bytes() if self.behind else 0
+        while pages:
+            page = pages.pop(0)
+            if self.behind:
+                self.behind.feed(page)
+            del page
+        gc.collect()
+        kept = self.behind.kept_bytes() if self.behind else 0
+        self.own_bytes += sum(_allocated()) - before[0] - (kept - before[1])
 
 
-class _Scale:
-    """The bytes that Python and Arrow have allocated since it was made."""
+_POOLS = [pa.default_memory_pool()]
+"""Kept for ever: a buffer that outlives the pool that it came from would crash the interpreter."""
 
-    def __init__(self) -> None:
-        self.pool = pa.proxy_memory_pool(pa.system_memory_pool())
-        pa.set_memory_pool(self.pool)
-        tracemalloc.reset_peak()
-        self.zero_bytes = tracemalloc.get_traced_memory()[0]
 
-    def now_bytes(self) -> int:
-        return tracemalloc.get_traced_memory()[0] - self.zero_bytes + self.pool.bytes_allocated()
-
-    def peak_bytes(self) -> int:
-        peak_bytes: int = tracemalloc.get_traced_memory()[1] - self.zero_bytes + (self.pool.max_memory() or 0)
-        return peak_bytes
+def _allocated() -> tuple[int, int]:
+    """The bytes that Python and Arrow have allocated."""
+    return tracemalloc.get_traced_memory()[0], _POOLS[0].bytes_allocated()
 
 
 def _through(stages: Sequence[Stage], page: Page) -> Iterator[Page]:

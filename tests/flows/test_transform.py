@@ -1,0 +1,345 @@
+"""The contract of ``/v1/transform``, over real sockets."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import brotli
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.server import Server, eventually
+
+CSV = b"a,b,s\n1,1.5,x\n2,2.5,\n3,3.5,\"q\"\"uo,te\"\n"
+
+
+def post(server: Server, query: str, body: bytes, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(f"{server.transform}?{query}", content=body, headers=named, timeout=60)
+
+
+def refused(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = reply.json()
+    assert (problem["code"], problem["status"]) == (code, status)
+    return problem
+
+
+def test_every_answer_of_a_run_names_it(server: Server) -> None:
+    reply = post(server, "upper", b"abc")
+    assert reply.content == b"ABC"
+    record = server.run(reply.headers["weir-run-id"])
+    assert (record["state"], record["input_bytes"], record["output_bytes"]) == ("succeeded", 3, 3)
+    assert record["peak_bytes"] <= record["worst_case_bytes"]
+    assert [stage["name"] for stage in record["stages"]] == ["upper"]
+    assert record["first_byte_s"] is not None
+
+
+def test_steps_run_in_the_order_written(server: Server) -> None:
+    assert post(server, "replace=/a/b/&upper", b"abc\n").content == b"BBC\n"
+    assert post(server, "upper&replace=/a/b/", b"abc\n").content == b"ABC\n"
+    assert post(server, "grep=b&grep=c", b"ab\nbc\nc\n").content == b"bc\n"
+
+
+def test_an_empty_body_is_an_empty_result(server: Server) -> None:
+    assert post(server, "upper", b"").content == b""
+
+
+@pytest.mark.parametrize("to", ["csv", "tsv", "ndjson", "json", "arrow", "parquet"])
+def test_rows_go_to_every_format_and_back(server: Server, to: str) -> None:
+    made = post(server, f"from=csv&to={to}", CSV)
+    assert made.status_code == 200, made.text
+    if to == "json":
+        assert made.json() == [{"a": 1, "b": 1.5, "s": "x"}, {"a": 2, "b": 2.5, "s": None}, {"a": 3, "b": 3.5, "s": 'q"uo,te'}]
+        return
+    back = post(server, f"from={to}&to=ndjson", made.content)
+    assert [json.loads(line) for line in back.text.splitlines()] == [
+        {"a": 1, "b": 1.5, "s": "x"},
+        {"a": 2, "b": 2.5, "s": None},
+        {"a": 3, "b": 3.5, "s": 'q"uo,te'},
+    ]
+
+
+def test_sql_steps(server: Server) -> None:
+    reply = post(server, "from=csv&where=a>=2&derive=b*2 as twice&select=a,twice&to=ndjson", CSV)
+    assert [json.loads(line) for line in reply.text.splitlines()] == [{"a": 2, "twice": 5.0}, {"a": 3, "twice": 7.0}]
+    record = server.run(reply.headers["weir-run-id"])
+    assert (record["rows_in"], record["rows_out"], record["rows_rejected"]) == (3, 2, 0)
+
+
+def test_the_format_is_told_by_type_name_or_data(server: Server, tmp_path: Path) -> None:
+    where = "where=a=2&to=ndjson"
+    expected = b'{"a":2,"b":2.5,"s":null}\n'
+    assert post(server, where, CSV, content_type="text/csv; charset=utf-8").content == expected
+    assert post(server, where, CSV).content == expected
+    file = tmp_path / "some.csv"
+    file.write_bytes(CSV)
+    assert httpx.put(f"{server.transform}/some.csv?{where}", content=CSV).content == expected
+    with file.open("rb") as form:
+        assert httpx.post(f"{server.transform}?{where}", files={"file": form}).content == expected
+    assert post(server, "where=a=2", CSV, accept="application/x-ndjson", content_type="text/csv").content == expected
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1, 2], "b": [1.5, 2.5], "s": ["x", None]}), sink)
+    assert post(server, where, sink.getvalue().to_pybytes()).content == expected
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"), [("gzip", gzip.compress), ("br", brotli.compress), ("x-gzip", gzip.compress)]
+)
+def test_encoded_bodies(server: Server, coding: str, encode: Any) -> None:
+    assert post(server, "upper", encode(b"abc" * 1000), content_encoding=coding).content == b"ABC" * 1000
+
+
+def test_results_are_encoded_for_clients_that_ask(server: Server) -> None:
+    url = f"{server.transform}?from=lines&upper"
+    reply = httpx.post(url, content=b"abc\n" * 5000, headers={"accept-encoding": "gzip"})
+    assert (reply.headers["content-encoding"], reply.content) == ("gzip", b"ABC\n" * 5000)
+    assert int(server.run(reply.headers["weir-run-id"])["output_bytes"]) < 1000
+    plain = httpx.post(url, content=b"abc\n", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+
+
+def test_whole_results_carry_length_digest_and_tag(server: Server) -> None:
+    reply = post(server, "upper&deliver=whole", b"abc" * 100_000, accept_encoding="identity")
+    expected = b"ABC" * 100_000
+    assert reply.content == expected
+    digest = hashlib.sha256(expected)
+    assert reply.headers["content-length"] == str(len(expected))
+    assert reply.headers["repr-digest"] == f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+    assert reply.headers["etag"] == f'"{digest.hexdigest()}"'
+    assert server.run(reply.headers["weir-run-id"])["digest"] == digest.hexdigest()
+
+
+def test_the_result_streams_while_the_upload_is_still_going(server: Server) -> None:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    connection.putrequest("POST", "/v1/transform?upper")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    connection.send(b"5\r\nhello\r\n")
+    reply = connection.response_class(connection.sock, method="POST")
+    reply.begin()
+    assert reply.read(5) == b"HELLO"
+    connection.send(b"5\r\nworld\r\n0\r\n\r\n")
+    assert reply.read() == b"WORLD"
+    connection.close()
+
+
+def test_expect_100_continue_is_decided_before_the_body_is_asked_for(server: Server) -> None:
+    with socket.create_connection((server.host, server.port), timeout=10) as raw:
+        head = "POST /v1/transform?nope=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
+        raw.sendall(head.encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
+    with socket.create_connection((server.host, server.port), timeout=10) as raw:
+        raw.sendall(head.replace("nope=1", "upper").replace("100000", "3").encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 100")
+        raw.sendall(b"abc")
+        assert raw.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "named"),
+    [
+        ("uper", "unknown_parameter", "upper, lower"),
+        ("from=cvs", "unknown_format", "csv, tsv, ndjson"),
+        ("to=xls", "unknown_format", "parquet"),
+        ("on_error=ignore", "bad_argument", "fail, skip, quarantine"),
+        ("max_errors=many", "bad_argument", "percentage"),
+        ("deliver=later", "bad_argument", "whole"),
+        ("compress=rar", "bad_argument", "gzip, zstd, lz4"),
+        ("limit=some", "bad_argument", "limit"),
+        ("from=csv&to=csv&from=csv", "bad_pipeline", "twice"),
+        ("grep=(", "bad_argument", "grep"),
+        ("from=json", "unknown_format", "only be written"),
+        ("pipeline=nope", "bad_pipeline", "nope"),
+        ("from=csv&where=a>1&upper&where=a>2", "bad_pipeline", "between"),
+        ("from=csv&to=parquet&where=a>1&upper", "bad_pipeline", "parquet"),
+        ("from=csv&where=read_csv('/etc/passwd')", "bad_sql", "read_csv"),
+    ],
+)
+def test_what_is_not_known_names_what_is(server: Server, query: str, code: str, named: str) -> None:
+    assert named in refused(post(server, query, CSV), 400, code)["detail"]
+
+
+def test_broken_sql_tells_the_position(server: Server) -> None:
+    problem = refused(post(server, "from=csv&where=a > > 2", CSV), 400, "bad_sql")
+    assert problem["position"] == 4
+    problem = refused(post(server, "from=csv&where=a > 1 and nope = 2", CSV), 400, "bad_sql")
+    assert problem["position"] == 10
+    assert "nope" in problem["detail"]
+
+
+def test_unknown_types_and_codings(server: Server) -> None:
+    assert "gzip, zstd, br" in refused(post(server, "upper", b"x", content_encoding="rar"), 415, "unsupported_type")["detail"]
+    assert "text/csv" in refused(post(server, "upper", b"x", content_type="image/png"), 415, "unsupported_type")["detail"]
+    assert "text/csv" in refused(post(server, "upper", b"x", accept="image/png"), 406, "not_acceptable")["detail"]
+
+
+BAD = b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(1000)) + b"oops,y\n" + b"7,z\n8\n"
+
+
+def test_a_bad_row_is_told_with_line_byte_and_column(server: Server) -> None:
+    problem = refused(post(server, "from=csv&types=a:bigint&to=parquet", BAD), 422, "bad_value")
+    assert (problem["line"], problem["byte"], problem["column"]) == (1002, BAD.index(b"oops"), "a")
+    problem = refused(post(server, "from=csv&to=ndjson", b"a,b\n1,2\n3\n"), 422, "ragged_row")
+    assert (problem["line"], problem["byte"]) == (3, 8)
+    problem = refused(post(server, "from=ndjson&to=csv", b'{"a":1}\n{"a":}\n'), 422, "bad_json")
+    assert (problem["line"], problem["byte"]) == (2, 8)
+
+
+def test_skip_and_quarantine(server: Server) -> None:
+    query = "from=csv&types=a:bigint&select=a&to=csv&on_error="
+    reply = post(server, query + "skip", BAD)
+    assert reply.content.endswith(b"999\n7\n")
+    assert server.run(reply.headers["weir-run-id"])["rows_rejected"] == 2
+    reply = post(server, query + "quarantine", BAD)
+    run_id = reply.headers["weir-run-id"]
+    kept = [json.loads(line) for line in server.get(f"/v1/runs/{run_id}/rejects").splitlines()]
+    assert [(reject["line"], reject["code"], reject["text"].strip()) for reject in kept] == [
+        (1002, "bad_value", "oops,y"),
+        (1004, "ragged_row", "8"),
+    ]
+    assert httpx.delete(f"{server.url}/v1/runs/{run_id}").status_code == 204
+    assert httpx.get(f"{server.url}/v1/runs/{run_id}").status_code == 404
+    problem = refused(post(server, query + "skip&max_errors=1", BAD), 422, "too_many_rejects")
+    assert problem["line"] == 1004
+
+
+def test_broken_and_bombing_encodings(server: Server) -> None:
+    whole = gzip.compress(b"some text " * 1000)
+    refused(post(server, "upper", whole[:-20], content_encoding="gzip"), 422, "truncated_input")
+    refused(post(server, "upper&deliver=whole", b"no gzip at all", content_encoding="gzip"), 422, "corrupt_input")
+    bomb = gzip.compress(bytes(1 << 30), 1)
+    before = server.memory_kib()
+    refused(post(server, "upper&deliver=whole", bomb, content_encoding="gzip"), 413, "expansion_too_large")
+    assert server.memory_kib() - before < 64 * 1024
+
+
+def test_a_result_is_never_read_from_a_format_that_lies(server: Server) -> None:
+    for from_ in ("parquet", "arrow"):
+        refused(post(server, f"from={from_}&to=csv", b"garbage" * 100), 422, "corrupt_input")
+    refused(post(server, "from=csv&to=parquet", b""), 422, "empty_input")
+
+
+def test_limit_ends_the_run_before_the_upload_does(server: Server) -> None:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    connection.putrequest("POST", "/v1/transform?from=csv&limit=2&to=csv")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    rows = b"a\n" + b"".join(b"%d\n" % n for n in range(1000))
+    connection.send(b"%x\r\n%b\r\n" % (len(rows), rows))
+    reply = connection.response_class(connection.sock, method="POST")
+    reply.begin()
+    assert reply.read() == b'"a"\n0\n1\n' or reply.status == 200
+    connection.close()
+
+
+def test_a_client_that_reads_nothing_until_it_has_sent_all_is_rescued(server: Server) -> None:
+    before = server.metrics()["weir_spool_overflows_total"]
+    size = 64 << 20
+    with socket.create_connection((server.host, server.port), timeout=60) as raw:
+        raw.sendall(b"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(64):
+            raw.sendall(b"a" * (1 << 20))
+        reply = http.client.HTTPResponse(raw)
+        reply.begin()
+        received = 0
+        while piece := reply.read(1 << 20):
+            assert piece.count(b"A") == len(piece)
+            received += len(piece)
+    assert received == size
+    assert server.metrics()["weir_spool_overflows_total"] == before + 1
+    assert server.runs()[0]["spooled_bytes"] > 0
+
+
+def test_a_slow_duplex_reader_pays_no_disk(server: Server) -> None:
+    before = server.metrics()["weir_spool_overflows_total"]
+    size = 24 << 20
+    with socket.create_connection((server.host, server.port), timeout=60) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+
+        def send() -> None:
+            raw.sendall(b"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(24):
+                raw.sendall(b"a" * (1 << 20))
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        reply = http.client.HTTPResponse(raw)
+        reply.begin()
+        received = 0
+        while piece := reply.read(1 << 20):
+            received += len(piece)
+            time.sleep(0.05)
+        sender.join()
+    assert received == size
+    assert server.metrics()["weir_spool_overflows_total"] == before
+
+
+def test_a_client_that_leaves_is_noticed_within_a_second(server: Server) -> None:
+    raw = socket.create_connection((server.host, server.port), timeout=10)
+    raw.sendall(b"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"a" * 3_000_000)
+    eventually(lambda: server.runs()[0]["state"] == "running" and server.runs()[0]["input_bytes"] > 0)
+    run_id = server.runs()[0]["id"]
+    assert server.metrics()["weir_memory_reserved_bytes"] > 0
+    left = time.monotonic()
+    raw.close()
+    record = server.run(run_id)
+    assert time.monotonic() - left < 1.5
+    assert (record["state"], record["error"]["code"]) == ("cancelled", "client_gone")
+
+
+def test_delete_cancels_a_run(server: Server) -> None:
+    raw = socket.create_connection((server.host, server.port), timeout=10)
+    raw.sendall(b"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"a" * 3_000_000)
+    eventually(lambda: server.runs()[0]["state"] == "running" and server.runs()[0]["output_bytes"] > 0)
+    assert httpx.delete(f"{server.url}/v1/runs/{server.runs()[0]['id']}").status_code == 204
+    reply = http.client.HTTPResponse(raw)
+    reply.begin()
+    with pytest.raises(http.client.IncompleteRead):
+        reply.read()
+    raw.close()
+
+
+def test_operations(server: Server) -> None:
+    assert server.get("/healthz") == b"ok\n"
+    assert json.loads(server.get("/version"))["weir"]
+    assert b"swagger" in server.get("/docs").lower()
+    document = json.loads(server.get("/openapi.json"))
+    names = {parameter["name"] for parameter in document["paths"]["/v1/transform"]["post"]["parameters"]}
+    assert {"from", "to", "where", "upper", "on_error"} <= names
+    assert httpx.get(f"{server.url}/nope").json()["code"] == "not_found"
+    assert httpx.get(server.transform).status_code == 405
+    assert httpx.get(f"{server.url}/v1/runs/nope").json()["code"] == "not_found"
+    assert httpx.get(f"{server.url}/v1/runs?limit=x").json()["code"] == "bad_argument"
+
+
+def test_lineitem_like_rows_equal_duckdb(server: Server, tmp_path: Path) -> None:
+    import duckdb
+
+    command = ["tpchgen-cli", "-s", "0.01", "--format", "csv", "--tables", "lineitem", "--output-dir", str(tmp_path)]
+    import sys
+
+    subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True, capture_output=True)
+    source = next(tmp_path.rglob("lineitem*.csv"))
+    select = "l_orderkey,l_extendedprice*(1-l_discount) as revenue,l_shipmode"
+    with source.open("rb") as body:
+        params = {"where": "l_quantity<24", "select": select, "to": "parquet"}
+        reply = httpx.post(server.transform, params=params, content=body, timeout=60)
+    assert reply.status_code == 200, reply.text
+    ours = pq.read_table(io.BytesIO(reply.content)).to_pylist()
+    theirs = duckdb.sql(f"select {select} from read_csv('{source}') where l_quantity<24").fetchall()
+    assert [tuple(row.values()) for row in ours] == theirs

@@ -1,0 +1,133 @@
+"""A real server in a process of its own, on a free port of the loopback, ended by its process id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+GAUGES_AT_REST = (
+    "weir_memory_reserved_bytes",
+    "weir_memory_demand_bytes",
+    "weir_spool_bytes",
+    "weir_spool_files",
+    'weir_runs_in_flight{mode="stream"}',
+    'weir_runs_in_flight{mode="whole"}',
+)
+
+
+class Server:
+    def __init__(self, spool: Path, *, module: str = "app.cli", **settings: object) -> None:
+        self.spool = spool
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("WEIR_")}
+        environment |= {f"WEIR_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= {"WEIR_SPOOL_DIR": str(spool), "WEIR_PORT": "0", "PYTHONUNBUFFERED": "1"}
+        self.log = spool.parent / f"{spool.name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, "serve"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://([0-9.]+):(\d+)", line)
+        assert found, f"no address in {line!r}: {self.log.read_text()}"
+        self.host, self.port = found[1], int(found[2])
+        self.url = f"http://{self.host}:{self.port}"
+        self.transform = f"{self.url}/v1/transform"
+        eventually(lambda: self.get("/readyz") == b"ready\n")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+            data: bytes = reply.read()
+        return data
+
+    def metrics(self) -> dict[str, float]:
+        lines = self.get("/metrics").decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
+
+    def runs(self) -> list[dict[str, Any]]:
+        runs: list[dict[str, Any]] = json.loads(self.get("/v1/runs?limit=1000"))["runs"]
+        return runs
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.get(f"/v1/runs/{run_id}?wait=10"))
+        return record
+
+    def memory_kib(self, field: str = "VmHWM") -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
+
+    def assert_at_rest(self, within_s: float = 5.0) -> None:
+        """Every gauge is zero, and nothing is in the spool but our own lock."""
+
+        def at_rest() -> bool:
+            metrics = self.metrics()
+            busy = [name for name in GAUGES_AT_REST if metrics[name] != 0]
+            busy += [name for name, value in metrics.items() if name.startswith("weir_channel_bytes") and value]
+            return not busy and not self.open_spool_files() and not self.left_in_spool()
+
+        eventually(at_rest, within_s=within_s, told=lambda: str(self.metrics()) + str(self.left_in_spool()))
+
+    def open_spool_files(self) -> list[str]:
+        """Files of the spool that the process has open, named or not."""
+        links = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(link))
+        return [link for link in links if link.startswith(str(self.spool)) and "owner.lock" not in link]
+
+    def left_in_spool(self) -> list[Path]:
+        return [path for path in self.spool.rglob("*") if path.is_file() and path.name != "owner.lock"]
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def serving(spool: Path, **settings: Any) -> Iterator[Server]:
+    server = Server(spool, **settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 10.0, told: Callable[[], str] = str) -> None:
+    """Wait until something holds; polling, because it happens in another process."""
+    deadline = time.monotonic() + within_s
+    while True:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            if holds():
+                return
+        assert time.monotonic() < deadline, f"did not come true within {within_s} s {told()}"
+        time.sleep(0.02)

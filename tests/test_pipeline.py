@@ -1,0 +1,289 @@
+"""The engine by itself: order, laziness, bounds, and both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.core.errors import Refusal
+from app.core.interfaces import Operator, Receipt, Stage
+from app.core.page import Page
+from app.pipeline import Flow, FlowOptions
+
+PAGE = 1000
+EXECUTOR = ThreadPoolExecutor(4)
+
+
+@dataclass
+class Map:
+    """Doubles each page, after a while; stateless or not."""
+
+    stateless: bool = True
+    name: str = "map"
+    holds: int = 0
+    grows: float = 2.0
+    delay_s: float = 0.0
+    fail_at: int | None = None
+    seen: int = 0
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        self.seen += 1
+        if self.fail_at is not None and self.seen > self.fail_at:
+            raise ValueError("broken on purpose")
+        if self.delay_s:
+            time.sleep(random.uniform(0, self.delay_s))
+        yield page
+        yield page
+
+    def flush(self) -> Iterable[Page]:
+        return ()
+
+
+@dataclass
+class Joiner:
+    """Keeps pages back and gives them joined: a stage that keeps its place."""
+
+    every: int = 3
+    name: str = "joiner"
+    grows: float = 1.0
+    stateless: bool = False
+    kept: list[bytes] = field(default_factory=list)
+
+    @property
+    def holds(self) -> int:
+        return self.every * PAGE
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        self.kept.append(bytes(page.payload))
+        if len(self.kept) == self.every:
+            yield from self.flush()
+
+    def flush(self) -> Iterable[Page]:
+        for data in self.kept:
+            yield Page(data, len(data))
+        self.kept.clear()
+
+
+@dataclass
+class First:
+    """Sated after some pages."""
+
+    count: int
+    name: str = "first"
+    holds: int = 0
+    grows: float = 0.0
+    stateless: bool = False
+
+    @property
+    def sated(self) -> bool:
+        return self.count <= 0
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        self.count -= 1
+        yield page
+
+    def flush(self) -> Iterable[Page]:
+        yield Page(b"end", 3)
+
+
+@dataclass
+class Pull:
+    """An operator that passes pages on from a thread of its own."""
+
+    name: str = "pull"
+    holds: int = 0
+    grows: float = 0.0
+    thread: threading.Thread | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, pages: Iterator[Page]) -> Iterator[Page]:
+        self.thread = threading.current_thread()
+        try:
+            yield from pages
+        finally:
+            self.ended.set()
+
+
+@dataclass
+class Collect:
+    holds: int = 0
+    delay_s: float = 0.0
+    fail_at: int | None = None
+    pages: list[Page] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+
+    async def write(self, page: Page) -> None:
+        if self.fail_at is not None and len(self.pages) >= self.fail_at:
+            raise Refusal("sink_failed", "full")
+        await asyncio.sleep(self.delay_s)
+        self.pages.append(page)
+
+    async def commit(self) -> Receipt:
+        self.ends.append("commit")
+        return Receipt(sum(page.nbytes for page in self.pages))
+
+    async def abort(self) -> None:
+        self.ends.append("abort")
+
+
+async def numbers(count: int, nbytes: int = PAGE) -> AsyncIterator[Page]:
+    for number in range(count):
+        yield Page(number.to_bytes(4, "big") * (nbytes // 4), nbytes)
+
+
+async def endless() -> AsyncIterator[Page]:
+    yield Page(b"x" * PAGE, PAGE)
+    await asyncio.Event().wait()
+
+
+def flow(source: AsyncIterator[Page], stages: list[Stage | Operator], sink: Collect, lanes: int = 4) -> Flow:
+    return Flow(source, stages, sink, EXECUTOR, FlowOptions(PAGE, 2 * PAGE, lanes))
+
+
+def first_numbers(pages: list[Page]) -> list[int]:
+    return [int.from_bytes(page.payload[:4], "big") for page in pages]
+
+
+async def test_parallel_stages_keep_the_order_whatever_each_page_takes() -> None:
+    sink = Collect()
+    await flow(numbers(200), [Map(delay_s=0.002), Map()], sink).run()
+    assert first_numbers(sink.pages) == [number for number in range(200) for _ in range(4)]
+    assert sink.ends == ["commit"]
+
+
+async def test_several_pages_are_in_work_at_once() -> None:
+    together, most, guard = 0, 0, threading.Lock()
+
+    @dataclass
+    class Meet(Map):
+        def feed(self, page: Page) -> Iterable[Page]:
+            nonlocal together, most
+            with guard:
+                together += 1
+                most = max(most, together)
+            time.sleep(0.005)
+            with guard:
+                together -= 1
+            yield page
+
+    await flow(numbers(40), [Meet()], Collect()).run()
+    assert most > 1
+
+
+async def test_stateful_stages_and_operators_see_every_page_once_and_in_order() -> None:
+    sink = Collect()
+    await flow(numbers(100), [Joiner(3), Pull(), Map(), Joiner(7), Pull()], sink).run()
+    assert first_numbers(sink.pages) == [number for number in range(100) for _ in range(2)]
+
+
+async def test_a_failure_aborts_and_never_commits() -> None:
+    for stages in ([Map(fail_at=1)], [Map(stateless=False, fail_at=1)], [Pull(), Map(fail_at=3), Pull()]):
+        sink = Collect()
+        with pytest.raises(Refusal, match="broken on purpose") as failed:
+            await flow(numbers(50), list(stages), sink).run()
+        assert failed.value.code == "stage_failed"
+        assert sink.ends == ["abort"]
+
+
+async def test_a_sink_that_fails_and_a_source_that_fails_abort() -> None:
+    async def broken() -> AsyncIterator[Page]:
+        yield Page(b"x", 1)
+        raise Refusal("client_gone", "left")
+
+    for source, sink, code in ((numbers(50), Collect(fail_at=2), "sink_failed"), (broken(), Collect(), "client_gone")):
+        with pytest.raises(Refusal) as failed:
+            await flow(source, [Map(), Joiner(), Pull()], sink).run()
+        assert (failed.value.code, sink.ends) == (code, ["abort"])
+
+
+async def test_a_sated_stage_ends_the_flow_well_though_the_source_never_does() -> None:
+    sink = Collect()
+    await asyncio.wait_for(flow(endless(), [Pull(), Joiner(1), Map(), First(2)], sink).run(), 5)
+    assert [page.nbytes for page in sink.pages] == [PAGE, PAGE, 3]
+    assert sink.ends == ["commit"]
+
+
+async def test_a_cancelled_flow_leaves_no_thread_at_work() -> None:
+    pull, sink = Pull(), Collect()
+    run = asyncio.create_task(flow(endless(), [Map(delay_s=0.01), pull, Joiner(2)], sink).run())
+    await asyncio.sleep(0.05)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 1)
+    assert sink.ends == ["abort"]
+    assert pull.ended.is_set()
+    assert pull.thread is not None
+    pull.thread.join(1)
+    assert not pull.thread.is_alive()
+
+
+async def test_a_slow_sink_holds_the_source_back() -> None:
+    taken = 0
+
+    async def counted() -> AsyncIterator[Page]:
+        nonlocal taken
+        async for page in numbers(1000):
+            taken += 1
+            yield page
+
+    sink = Collect(delay_s=0.02)
+    run = asyncio.create_task(flow(counted(), [Map(stateless=False)], sink).run())
+    await asyncio.sleep(0.3)
+    assert taken < 30
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_where_the_time_goes() -> None:
+    sink = Collect(delay_s=0.01)
+    slow_sink = flow(numbers(20), [Map(stateless=False)], sink)
+    await slow_sink.run()
+    (clock,) = slow_sink.statistics().stages
+    assert clock.blocked_s > clock.busy_s
+    assert clock.blocked_s > clock.idle_s
+    assert (clock.bytes_in, clock.bytes_out) == (20 * PAGE, 40 * PAGE)
+
+
+STAGES = st.sampled_from(
+    [
+        lambda: Map(),
+        lambda: Map(stateless=False),
+        lambda: Map(delay_s=0.0005),
+        lambda: Joiner(2),
+        lambda: Joiner(5),
+        lambda: Pull(),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(STAGES, max_size=4),
+    st.integers(0, 40),
+    st.integers(1, 5),
+    st.sampled_from([0.0, 0.0005]),
+    st.sampled_from([4, 100, PAGE]),
+)
+def test_a_run_never_holds_more_than_its_worst_case(makers: list, count: int, lanes: int, delay_s: float, nbytes: int) -> None:
+    async def main() -> None:
+        sink = Collect(delay_s=delay_s)
+        made = [make() for make in makers]
+        run = flow(numbers(count, nbytes), made, sink, lanes)
+        await run.run()
+        copies = 2 ** sum(isinstance(stage, Map) for stage in made)
+        assert first_numbers(sink.pages) == [number for number in range(count) for _ in range(copies)]
+        seen = run.statistics()
+        assert seen.peak_bytes <= run.worst_case_bytes
+        assert seen.inside_bytes == 0
+        assert all(edge.held_bytes == 0 and edge.peak_bytes <= edge.high_water_bytes for edge in seen.edges)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
