@@ -12,8 +12,8 @@ from app.core.errors import Refusal
 from app.core.interfaces import Stage
 from app.core.page import Page
 from app.core.units import as_size
-from app.framing.batches import Cutter, table_page
-from app.framing.ipc import BATCH, DICTIONARY, SCHEMA, MessageHeader
+from app.framing.batches import Cutter, empty_batch, table_page
+from app.framing.ipc import BATCH, DICTIONARY, SCHEMA, MessageHeader, WholeMessages
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
@@ -33,13 +33,14 @@ def writer() -> list[Stage]:
 class ArrowReader:
     """Decodes each record batch as soon as it is whole, into pages of about ``page_bytes`` (see ``Cutter``).
 
-    A file (``ARROW1``) is read as the stream that it contains; its footer is passed over, and its last bytes are
-    checked; its dictionaries must stand before the rows. A stream may end without its end mark, at the end of a message, as the format allows.
+    A file (``ARROW1``) is read as the stream that it contains: its footer is passed over, its last bytes are checked,
+    and its dictionaries must stand before the rows. A stream may end without its end mark, at the end of a message, as
+    the format allows.
 
     ``max_message_bytes`` bounds what is held of one message: its bytes, what they become when they are compressed, and
     the dictionaries so far. Refusals: ``page_too_large`` beyond that, before anything is decoded; ``truncated_input``;
-    ``corrupt_input`` with the offset of the message as ``byte``; ``unsupported_type`` for a column (see ``Cutter``), and
-    for a file with dictionaries behind the rows.
+    ``corrupt_input`` with the offset of the message as ``byte``; ``unsupported_type`` for a column (see ``Cutter``),
+    or for a file with its dictionaries at the end.
     """
 
     name = "arrow-reader"
@@ -60,7 +61,7 @@ class ArrowReader:
         self._bare = bytearray()
         self._header = MessageHeader(0, 0, None, ())
         self._held: deque[memoryview] = deque()
-        self._whole = _WholeMessages()
+        self._whole = WholeMessages()
         self._stream: pa.RecordBatchStreamReader | None = None
         self._cutter: Cutter | None = None
         self._dictionary_bytes: dict[int, int] = {}
@@ -91,7 +92,7 @@ class ArrowReader:
                 byte=self._in_bytes,
             )
         if not self._given and self._cutter is not None:
-            yield table_page(self._cutter.schema.empty_table().to_batches()[0], first=True)
+            yield table_page(empty_batch(self._cutter.schema), first=True)
 
     def _expect(self, nbytes: int, take: Callable[[memoryview], Iterator[Page]]) -> None:
         """Collect ``nbytes`` of the input, then hand them to ``take``."""
@@ -216,8 +217,8 @@ class ArrowReader:
         if self._file and cutter.has_dictionaries and not self._dictionary_bytes:
             raise Refusal(
                 "unsupported_type",
-                "the Arrow file has its dictionaries behind its rows, as Polars writes them, and cannot be read while it"
-                " comes in: send a stream (write_ipc_stream), or cast categorical columns to strings",
+                "the Arrow file has its dictionaries behind its rows, as Polars writes them, and cannot be read while"
+                " it comes in: send a stream (write_ipc_stream), or cast categorical columns to strings",
                 byte=self._message_byte,
             )
 
@@ -261,29 +262,6 @@ class ArrowWriter:
             page = Page(payload, len(payload), byte=self._out_bytes, first=self._out_bytes == 0)
             self._out_bytes += len(payload)
             yield page
-
-
-class _WholeMessages:
-    """A file, for Arrow, in which only whole messages are."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self._pieces: deque[memoryview] = deque()
-
-    def extend(self, pieces: list[memoryview]) -> None:
-        self._pieces.extend(piece for piece in pieces if len(piece))
-
-    def read(self, nbytes: int) -> memoryview:
-        """Without a copy: Arrow asks for one piece after the other, and for all of it."""
-        if not self._pieces or not nbytes:
-            return memoryview(b"")
-        piece = self._pieces.popleft()
-        if len(piece) > nbytes:
-            self._pieces.appendleft(piece[nbytes:])
-        while len(piece) < nbytes and self._pieces:
-            piece = memoryview(bytes(piece) + self._pieces.popleft())
-        return piece[:nbytes]
 
 
 class _Parts(list[bytes]):

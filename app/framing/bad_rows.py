@@ -1,54 +1,100 @@
 """Bad rows: when a parser refuses a block, find the records it refuses, and keep the others.
 
-The parser that reads good blocks is the only judge of a record, so both ways always agree.
+The parser that reads good blocks is the judge of the others, so the fast and the slow way cannot disagree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from app.core.page import Page, Reject
+from app.framing.blocks import Find
 
 PARSER_ERRORS = (pa.ArrowException, ValueError, OverflowError)
 """What pyarrow raises for data. A ``ValueError``: its own, and for an error text that is not UTF-8."""
 
+REJECT_BYTES = 128
+"""What a row is reckoned to occupy at least when blocks are cut: a reject takes two or three times that."""
+
+_PIECE_BYTES = 64 * 1024
+"""Text that is looked at record by record in one go; a record may take a hundred bytes of Python objects then."""
 _WAYS = 4
-"""Into how many parts a refused range is cut. With 1 % bad records, 2 reads more bytes and 16 makes more calls."""
+"""Into how many parts refused records are divided. With 1 % of them bad, 2 reads more bytes and 16 makes more calls."""
 _TEXT_CHARACTERS = 1000
 _VALUE_CHARACTERS = 100
 
-Read = Callable[[int, int], pa.RecordBatch | None]
-"""``read(i, j)``: the rows of the records i to j - 1, or None if the parser refuses any of them."""
+Record = tuple[int, int]
+"""Where a record starts and ends in its block."""
 
 
-def salvage(count: int, read: Read, blame: Callable[[int], Reject | None]) -> tuple[list[pa.RecordBatch], list[Reject]]:
-    """The rows that ``read`` accepts of ``count`` records, and what ``blame`` says of each of the others, in order.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a record is bad; see ``Reject``."""
 
-    All records together are known to be refused. ``blame`` may give None for a record that is none (a blank line).
+    code: str
+    detail: str
+    column: str | None = None
+
+
+def pieces(data: bytes, find: Find) -> Iterator[Record]:
+    """``data`` in parts of whole records, small enough to be taken apart."""
+    start = 0
+    while start < len(data):
+        window = _PIECE_BYTES
+        end = find(start, start + window)
+        while end == start and start + window < len(data):
+            window *= 2
+            end = find(start, start + window)
+        if end == start:
+            end = len(data)  # the last record, without a newline
+        yield start, end
+        start = end
+
+
+def salvage(
+    data: bytes,
+    records: Sequence[Record],
+    faults: dict[int, Fault],
+    read: Callable[[bytes, int], pa.RecordBatch | None],
+    blame: Callable[[bytes], Fault],
+) -> list[pa.RecordBatch]:
+    """The rows of those ``records`` of ``data`` that are good; ``faults`` is filled up with the others, by index.
+
+    ``faults`` already has those that are known for certain. ``read(text, count)`` gives the rows of ``count`` records,
+    or None if any is bad; ``blame(text)`` tells why one is that ``read`` refuses by itself.
     """
     batches: list[pa.RecordBatch] = []
-    rejects: list[Reject] = []
 
-    def narrow(start: int, stop: int) -> None:
-        if stop - start == 1:
-            reject = blame(start)
-            if reject is not None:
-                rejects.append(reject)
-            return
-        step = -(-(stop - start) // _WAYS)
-        for low in range(start, stop, step):
-            high = min(stop, low + step)
-            batch = read(low, high)
-            if batch is None:
-                narrow(low, high)
-            elif batch.num_rows:
-                batches.append(batch)
+    def narrow(indices: Sequence[int]) -> None:
+        batch = read(b"".join([data[start:end] for start, end in map(records.__getitem__, indices)]), len(indices))
+        if batch is not None:
+            batches.append(batch)
+        elif len(indices) == 1:
+            start, end = records[indices[0]]
+            faults[indices[0]] = blame(data[start:end])
+        else:
+            step = -(-len(indices) // _WAYS)
+            for low in range(0, len(indices), step):
+                narrow(indices[low : low + step])
 
-    if count:
-        narrow(0, count)
-    return batches, rejects
+    rest = [index for index in range(len(records)) if index not in faults]
+    if rest:
+        narrow(rest)
+    return batches
+
+
+def rejects(
+    data: bytes, records: Sequence[Record], faults: dict[int, Fault], *, line: int, byte: int
+) -> Iterator[Reject]:
+    """The rejects for ``faults``, in order; ``line`` and ``byte`` are where ``data`` starts."""
+    at = 0
+    for index, fault in sorted(faults.items()):
+        start, end = records[index]
+        line, at = line + data.count(b"\n", at, start), start
+        yield Reject(line, byte + start, fault.code, fault.detail, text_of(data[start:end]), fault.column)
 
 
 def table_page(page: Page, schema: pa.Schema, batches: Sequence[pa.RecordBatch], rejects: Sequence[Reject]) -> Page:
@@ -56,16 +102,14 @@ def table_page(page: Page, schema: pa.Schema, batches: Sequence[pa.RecordBatch],
     if len(batches) == 1:
         batch = batches[0]
     else:
-        batch = pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], schema=schema)
-    return Page(
-        batch,
-        max(1, batch.nbytes),
-        rows=batch.num_rows,
-        byte=page.byte,
-        line=page.line,
-        first=page.first,
-        rejects=(*rejects, *page.rejects),
-    )
+        batch = pa.concat_batches(batches) if batches else no_rows(schema)
+    nbytes = max(1, batch.nbytes)
+    return Page(batch, nbytes, batch.num_rows, page.byte, page.line, page.first, (*rejects, *page.rejects))
+
+
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """An empty batch."""
+    return pa.RecordBatch.from_pylist([], schema=schema)
 
 
 def text_of(record: bytes | memoryview) -> str:
@@ -73,8 +117,11 @@ def text_of(record: bytes | memoryview) -> str:
     return bytes(record[: 4 * _TEXT_CHARACTERS]).decode(errors="replace").rstrip("\r\n")[:_TEXT_CHARACTERS]
 
 
-def misfit(column: str, value: object, type_: pa.DataType) -> str:
-    """The phrase for a value that does not fit its column."""
-    text = str(value)
-    shown = text if len(text) <= _VALUE_CHARACTERS else text[:_VALUE_CHARACTERS] + "…"
-    return f"column {column[:_VALUE_CHARACTERS]!r}: {shown!r} is not {type_}"
+def misfit(column: str, value: object, type_: pa.DataType) -> Fault:
+    """The fault of a value that does not fit its column."""
+    return Fault("bad_value", f"column {short(column)}: {short(str(value))} is not {type_}", column)
+
+
+def short(text: str) -> str:
+    """``text`` in quotation marks, cut to 100 characters."""
+    return repr(text if len(text) <= _VALUE_CHARACTERS else text[:_VALUE_CHARACTERS] + "…")

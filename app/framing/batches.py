@@ -28,7 +28,6 @@ class Cutter:
 
     def __init__(self, schema: pa.Schema, *, page_bytes: int) -> None:
         self._page_bytes = page_bytes
-        str(schema)  # decodes all names in it
         self._without_views = _each_field(schema, dictionaries=False)
         self.schema = _each_field(schema, dictionaries=True)
         self._has_views = not self._without_views.equals(schema)
@@ -71,6 +70,11 @@ class Cutter:
             yield from self._cut(batch.slice(start, step))
 
 
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without rows."""
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
 def table_page(batch: pa.RecordBatch, *, first: bool) -> Page:
     """``batch`` as a page."""
     return Page(batch, max(1, batch.nbytes), rows=batch.num_rows, first=first)
@@ -91,9 +95,10 @@ def _each_field(schema: pa.Schema, *, dictionaries: bool) -> pa.Schema:
 
 
 def _plain_field(field: pa.Field, dictionaries: bool) -> pa.Field:
+    name = field.name  # is decoded here, so that a broken one is found now
     plain = _plain_type(field.type, dictionaries)
     # Metadata of what is replaced may tell a reader (Polars) that it is still a dictionary.
-    return field if plain == field.type else field.with_type(plain).remove_metadata()
+    return field if plain == field.type else pa.field(name, plain, field.nullable)
 
 
 def _plain_type(type_: pa.DataType, dictionaries: bool) -> pa.DataType:

@@ -1,8 +1,9 @@
-"""The metadata of an Arrow IPC message, read without trusting it: as much as is needed to bound what decoding takes."""
+"""Messages of Arrow IPC, read without trusting them: as much as is needed to bound what decoding takes."""
 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from dataclasses import dataclass
 
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
@@ -42,6 +43,30 @@ class MessageHeader:
         """What the buffers say they are when decompressed (-1: it is not compressed). Raises ``struct.error``."""
         lengths = (_at("<q", body, offset) for offset, nbytes in self.buffers if nbytes)
         return sum(max(0, length) for length in lengths)
+
+
+class WholeMessages:
+    """A file, for Arrow, in which only whole messages are."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: deque[memoryview] = deque()
+
+    def extend(self, pieces: list[memoryview]) -> None:
+        """Put a whole message, in pieces."""
+        self._pieces.extend(piece for piece in pieces if len(piece))
+
+    def read(self, nbytes: int) -> memoryview:
+        """Without a copy: Arrow asks for one piece after the other, and for all of it."""
+        if not self._pieces or not nbytes:
+            return memoryview(b"")
+        piece = self._pieces.popleft()
+        if len(piece) > nbytes:
+            self._pieces.appendleft(piece[nbytes:])
+        while len(piece) < nbytes and self._pieces:
+            piece = memoryview(bytes(piece) + self._pieces.popleft())
+        return piece[:nbytes]
 
 
 @dataclass(frozen=True, slots=True)
