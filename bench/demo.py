@@ -26,7 +26,7 @@ def main() -> int:
     if not source.exists():
         print("making TPC-H lineitem, scale 1 ...", flush=True)
         partial = cache / "partial"
-        command = [HERE / "tpchgen-cli", "-s", "1", "--format", "csv", "--tables", "lineitem", "--output-dir", partial]
+        command = [HERE / "tpchgen-cli", "csv", "-s", "1", "--tables", "lineitem", "--output-dir", partial]
         subprocess.run(command, check=True, capture_output=True)
         next(partial.rglob("lineitem*.csv")).rename(source)
     megabytes = source.stat().st_size / 1e6
@@ -43,7 +43,19 @@ def main() -> int:
             url = found[0]
             print(f"{url}: sending {megabytes:,.0f} MB of CSV\n", flush=True)
             result = Path(work) / "out.parquet"
-            command = ["curl", "-sS", "--fail-with-body", "-T", str(source), "-o", str(result), "-H", "Expect:", "-D", "-"]
+            command = [
+                "curl",
+                "-sS",
+                "--fail-with-body",
+                "-T",
+                str(source),
+                "-o",
+                str(result),
+                "-H",
+                "Expect:",
+                "-D",
+                "-",
+            ]
             for word in QUERY:
                 command += ["--url-query", word]
             print("  curl -T lineitem.csv -o out.parquet \\")
@@ -63,9 +75,13 @@ def main() -> int:
             show(result)
             print(f"state        {run['state']}")
             print(f"rows         {run['rows_in']:,} in, {run['rows_out']:,} out")
-            print(f"throughput   {megabytes / seconds:,.0f} MB/s, {run['rows_in'] / seconds:,.0f} rows/s ({seconds:.2f} s)")
+            print(
+                f"throughput   {megabytes / seconds:,.0f} MB/s, {run['rows_in'] / seconds:,.0f} rows/s ({seconds:.2f} s)"
+            )
             print(f"first byte   {run['first_byte_s']:.3f} s after the start")
-            print(f"memory       {peak_kib / 1024:,.0f} MiB at its peak, of which {run['worst_case_bytes'] / 2**20:,.0f} MiB were admitted")
+            print(
+                f"memory       {peak_kib / 1024:,.0f} MiB at its peak, of which {run['worst_case_bytes'] / 2**20:,.0f} MiB were admitted"
+            )
             print(f"bottleneck   {run['bottleneck']}")
         finally:
             server.terminate()

@@ -49,7 +49,7 @@ def lineitem(cache: Path) -> Path:
     if not source.exists():
         cache.mkdir(parents=True, exist_ok=True)
         partial = cache / "partial"
-        command = [HERE / "tpchgen-cli", "-s", "1", "--format", "csv", "--tables", "lineitem", "--output-dir", partial]
+        command = [HERE / "tpchgen-cli", "csv", "-s", "1", "--tables", "lineitem", "--output-dir", partial]
         subprocess.run(command, check=True, capture_output=True)
         next(partial.rglob("lineitem*.csv")).rename(source)
     return source

@@ -37,7 +37,10 @@ def test_version(tmp_path: Path) -> None:
 def test_a_file_to_a_file_by_their_names(tmp_path: Path, csv: Path) -> None:
     done = weir(tmp_path, "run", str(csv), "out.parquet", "--where", "a>1", "--derive", "a*2 as b")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [{"a": 2, "s": "y", "b": 4}, {"a": 3, "s": None, "b": 6}]
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
+        {"a": 2, "s": "y", "b": 4},
+        {"a": 3, "s": None, "b": 6},
+    ]
     assert (tmp_path / "out.parquet").stat().st_mode & 0o777 == 0o666 & ~umask()
     assert not list((tmp_path / "spool").iterdir())
 

@@ -273,7 +273,9 @@ STAGES = st.sampled_from(
     st.sampled_from([0.0, 0.0005]),
     st.sampled_from([4, 100, PAGE]),
 )
-def test_a_run_never_holds_more_than_its_worst_case(makers: list, count: int, lanes: int, delay_s: float, nbytes: int) -> None:
+def test_a_run_never_holds_more_than_its_worst_case(
+    makers: list, count: int, lanes: int, delay_s: float, nbytes: int
+) -> None:
     async def main() -> None:
         sink = Collect(delay_s=delay_s)
         made = [make() for make in makers]

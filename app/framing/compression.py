@@ -8,6 +8,7 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.core.units import as_size
 from app.framing.codecs import DECODER_ERRORS, Decoder, find_codec
+from app.framing.parts import Parts
 
 STEP_CODECS = ("gzip", "zstd", "lz4")
 """What the steps ``compress`` and ``decompress`` know."""
@@ -39,7 +40,7 @@ class Compress:
     def __init__(self, codec: str, *, page_bytes: int) -> None:
         found = find_codec(codec)
         self._encoder = found.encoder()
-        self._out = _Output(page_bytes)
+        self._out = Parts(page_bytes)
         self._part = bytearray()
         self.holds = found.encoder_bytes + 6 * _PART_BYTES
 
@@ -94,7 +95,7 @@ class Decompress:
         self._members = 0
         self._member_byte = 0
         self._in_bytes = 0
-        self._out = _Output(page_bytes)
+        self._out = Parts(page_bytes)
         self.holds = self._codec.decoder_bytes + 2 * page_bytes + 2 * _PART_BYTES
 
     def feed(self, page: Page) -> Iterator[Page]:
@@ -194,31 +195,3 @@ class Decompress:
         else:
             byte = max(self._member_byte, self._block_byte)
         return Refusal("corrupt_input", f"the {self._name} data is broken at or after byte {byte}: {error}", byte=byte)
-
-
-class _Output:
-    """Parts of any size, joined and cut to pages of at most ``page_bytes``."""
-
-    def __init__(self, page_bytes: int) -> None:
-        self.page_bytes = page_bytes
-        self.total_bytes = 0
-        self._given_bytes = 0
-        self._parts: list[bytes] = []
-        self._held_bytes = 0
-
-    def add(self, part: bytes) -> Iterator[Page]:
-        self.total_bytes += len(part)
-        if self._held_bytes + len(part) > self.page_bytes:
-            yield from self.drain()
-        if part:
-            self._parts.append(part)
-            self._held_bytes += len(part)
-
-    def drain(self) -> Iterator[Page]:
-        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._held_bytes = [], 0
-        for start in range(0, len(whole), self.page_bytes):
-            payload = whole[start : start + self.page_bytes]
-            page = Page(payload, len(payload), byte=self._given_bytes, first=self._given_bytes == 0)
-            self._given_bytes += len(payload)
-            yield page

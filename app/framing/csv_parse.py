@@ -15,7 +15,6 @@ from app.framing.bad_rows import (
     Fault,
     Record,
     misfit,
-    no_rows,
     pieces,
     rejects,
     salvage,

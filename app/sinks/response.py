@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from app.core.errors import Refusal
 from app.core.interfaces import Receipt
 from app.core.page import Page
 
@@ -21,14 +20,14 @@ class ResponseSink:
     """Writes pages with ``send``. The status line goes out with the first page, so that whatever fails before it still
     gets a status of its own. ``abort`` does nothing: an answer that is never completed is how its receiver learns.
 
-    A client that takes nothing for ``idle_s`` is given up (``stalled``).
+    ``progressed_at`` is the loop's time at which the client last took something.
     """
 
-    def __init__(self, send: Send, *, headers: Callable[[], Headers], page_bytes: int, idle_s: float) -> None:
+    def __init__(self, send: Send, *, headers: Callable[[], Headers], page_bytes: int) -> None:
         self._send = send
         self._headers = headers
-        self._idle_s = idle_s
         self._sent_bytes = 0
+        self._sending = False
         self.started = False
         self.progressed_at = asyncio.get_running_loop().time()
         self.holds = page_bytes
@@ -59,11 +58,14 @@ class ResponseSink:
             self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": list(self._headers())})
 
+    def stalled_s(self) -> float:
+        """For how long the client has taken nothing of what is there for it, in seconds."""
+        return asyncio.get_running_loop().time() - self.progressed_at if self._sending else 0.0
+
     async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
-        try:
-            async with asyncio.timeout(self._idle_s):
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        except TimeoutError:
-            raise Refusal("stalled", f"the client took nothing for {self._idle_s:g} s") from None
+        if not self._sending:
+            self._sending, self.progressed_at = True, asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._sending = False
         self._sent_bytes += len(body)
         self.progressed_at = asyncio.get_running_loop().time()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -39,7 +38,8 @@ from app.web.negotiation import (
     with_target,
 )
 
-log = logging.getLogger("weir")
+_LOOK_EVERY_S = 0.5
+"""How often a run is looked at for a client that neither reads nor leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class _Exchange:
             spooled = sink = SpooledSink(shop.spool, shop.io_executor)
         else:
             response = sink = self._sink = ResponseSink(
-                self._send, headers=lambda: headers, page_bytes=options.build.page_bytes, idle_s=options.idle_s
+                self._send, headers=lambda: headers, page_bytes=options.build.page_bytes
             )
             overflow = Overflow(
                 high_water_bytes=options.high_water_bytes,
@@ -212,10 +212,16 @@ class _Exchange:
         run = asyncio.ensure_future(work)
         watch = asyncio.ensure_future(body.wait_gone())
         try:
-            await asyncio.wait((run, watch), return_when=asyncio.FIRST_COMPLETED)
-            if not run.done():
-                entry.reason = Refusal("client_gone", "the client left before the result was whole")
-                run.cancel()
+            while not run.done():
+                await asyncio.wait((run, watch), timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if watch.done() and not run.done():
+                    entry.reason = Refusal("client_gone", "the client left before the result was whole")
+                    run.cancel()
+                    break
+                if self._sink is not None and self._sink.stalled_s() > self._shop.options.idle_s:
+                    entry.reason = Refusal("stalled", f"the client took nothing for {self._shop.options.idle_s:g} s")
+                    run.cancel()
+                    break
             return await run
         except asyncio.CancelledError:
             if run.cancelled():
@@ -244,8 +250,11 @@ class _Exchange:
                 self._shop.io_executor, file.read, offset, self._shop.options.build.page_bytes
             )
             offset += len(data)
-            async with asyncio.timeout(self._shop.options.idle_s):
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            try:
+                async with asyncio.timeout(self._shop.options.idle_s):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            except TimeoutError:
+                raise Refusal("stalled", "the client stopped taking the result") from None
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

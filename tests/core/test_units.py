@@ -13,7 +13,9 @@ def test_sizes(text: str, nbytes: int) -> None:
     assert parse_size(text) == nbytes
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("250ms", 0.25), ("5min", 300), ("1h", 3600), ("2 d", 172800)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("250ms", 0.25), ("5min", 300), ("1h", 3600), ("2 d", 172800)]
+)
 def test_times(text: str, seconds: float) -> None:
     assert parse_seconds(text) == seconds
 

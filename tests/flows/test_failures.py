@@ -121,7 +121,13 @@ def test_a_full_spool_is_told(spool: Path, text: Path) -> None:
         server.assert_at_rest()
 
 
-QUERIES = ("upper", "upper&deliver=whole", "from=lines&grep=e", "from=csv&where=length(a)>0&to=parquet", "from=csv&to=ndjson")
+QUERIES = (
+    "upper",
+    "upper&deliver=whole",
+    "from=lines&grep=e",
+    "from=csv&where=length(a)>0&to=parquet",
+    "from=csv&to=ndjson",
+)
 
 
 def send(server: Server, number: int, text: Path) -> subprocess.Popen[bytes]:

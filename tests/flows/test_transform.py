@@ -23,7 +23,7 @@ import pytest
 
 from tests.server import Server, eventually
 
-CSV = b"a,b,s\n1,1.5,x\n2,2.5,\n3,3.5,\"q\"\"uo,te\"\n"
+CSV = b'a,b,s\n1,1.5,x\n2,2.5,\n3,3.5,"q""uo,te"\n'
 
 
 def post(server: Server, query: str, body: bytes, **headers: str) -> httpx.Response:
@@ -64,7 +64,11 @@ def test_rows_go_to_every_format_and_back(server: Server, to: str) -> None:
     made = post(server, f"from=csv&to={to}", CSV)
     assert made.status_code == 200, made.text
     if to == "json":
-        assert made.json() == [{"a": 1, "b": 1.5, "s": "x"}, {"a": 2, "b": 2.5, "s": None}, {"a": 3, "b": 3.5, "s": 'q"uo,te'}]
+        assert made.json() == [
+            {"a": 1, "b": 1.5, "s": "x"},
+            {"a": 2, "b": 2.5, "s": None},
+            {"a": 3, "b": 3.5, "s": 'q"uo,te'},
+        ]
         return
     back = post(server, f"from={to}&to=ndjson", made.content)
     assert [json.loads(line) for line in back.text.splitlines()] == [
@@ -183,8 +187,13 @@ def test_broken_sql_tells_the_position(server: Server) -> None:
 
 
 def test_unknown_types_and_codings(server: Server) -> None:
-    assert "gzip, zstd, br" in refused(post(server, "upper", b"x", content_encoding="rar"), 415, "unsupported_type")["detail"]
-    assert "text/csv" in refused(post(server, "upper", b"x", content_type="image/png"), 415, "unsupported_type")["detail"]
+    assert (
+        "gzip, zstd, br"
+        in refused(post(server, "upper", b"x", content_encoding="rar"), 415, "unsupported_type")["detail"]
+    )
+    assert (
+        "text/csv" in refused(post(server, "upper", b"x", content_type="image/png"), 415, "unsupported_type")["detail"]
+    )
     assert "text/csv" in refused(post(server, "upper", b"x", accept="image/png"), 406, "not_acceptable")["detail"]
 
 
@@ -330,7 +339,7 @@ def test_operations(server: Server) -> None:
 def test_lineitem_like_rows_equal_duckdb(server: Server, tmp_path: Path) -> None:
     import duckdb
 
-    command = ["tpchgen-cli", "-s", "0.01", "--format", "csv", "--tables", "lineitem", "--output-dir", str(tmp_path)]
+    command = ["tpchgen-cli", "csv", "-s", "0.01", "--tables", "lineitem", "--output-dir", str(tmp_path)]
     import sys
 
     subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True, capture_output=True)

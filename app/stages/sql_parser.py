@@ -1,0 +1,151 @@
+"""DuckDB's own parser, as a function from text to tree: nothing is bound, nothing runs."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import duckdb
+
+from app.core.errors import Refusal
+
+VERBS: dict[str, tuple[str, str]] = {
+    "where": (" WHERE (\n", "\n)"),
+    "select": (" SELECT\n", "\n"),
+    "derive": (" SELECT *,\n", "\n"),
+}
+"""What stands before and behind the text of a clause, after ``FROM input``."""
+
+Node = Mapping[str, Any]
+"""An expression in DuckDB's tree: ``class``, ``type``, ``query_location`` in bytes, and fields of its own."""
+
+_MOST_CHARACTERS = 8000
+# An opening parenthesis that is never closed costs the parser the square of their number: 0.1 s for 400 of them.
+_MOST_PARENTHESES = 400
+_DEEPEST = 100
+_CASE_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\b(case|when|end)\b", re.IGNORECASE | re.DOTALL)
+
+_connection: duckdb.DuckDBPyConnection | None = None
+_opening = threading.Lock()
+
+
+def open_parser() -> duckdb.DuckDBPyConnection:
+    """The connection that parses, shared by the process. It opens with the first call: 35 MiB, once a process."""
+    global _connection
+    with _opening:
+        if _connection is None:
+            _connection = duckdb.connect(
+                ":memory:",
+                config={
+                    "memory_limit": "32MiB",
+                    "max_expression_depth": str(_DEEPEST),
+                    "threads": "1",
+                    "async_threads": "0",
+                    "enable_external_access": "false",
+                    "temp_directory": "",
+                    "autoinstall_known_extensions": "false",
+                    "autoload_known_extensions": "false",
+                    "python_enable_replacements": "false",
+                    "lock_configuration": "true",
+                },
+            )
+            atexit.register(_connection.close)
+        return _connection
+
+
+def parse_tree(kind: str, text: str) -> Node:
+    """The tree of ``FROM input WHERE text`` or ``FROM input SELECT text``, of exactly one statement.
+
+    Raises ``bad_sql`` with the position in ``text`` if it is no SQL, or more of it than one clause can be.
+    """
+    _check_raw(text)
+    tree = _tree(kind, text, before(kind) + text + "\n")
+    # Once more within parentheses, as it will stand in a query: now a semicolon shows.
+    head, tail = VERBS[kind]
+    _tree(kind, text, f"FROM (FROM input{head}{text}{tail}) AS input")
+    return tree
+
+
+def before(kind: str) -> str:
+    """What stands before the text of a clause in the statement that ``parse_tree`` parses."""
+    return "FROM input" + VERBS[kind][0].replace("(", "")
+
+
+def walk(tree: object) -> Iterator[Node]:
+    """All expressions in ``tree``, whatever field they stand in, each before those within it."""
+    waiting = [tree]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            if "class" in here:
+                yield here
+            waiting += list(here.values())[::-1]
+        elif isinstance(here, list | tuple):
+            waiting += here[::-1]
+
+
+def literal(node: Node) -> str | None:
+    """The text of a literal; None for any other expression."""
+    return str(node["literal"]["text"]) if node["class"] == "CONSTANT" else None
+
+
+def character(text: str, byte: int) -> int:
+    """The offset in characters of an offset in bytes, within ``text``."""
+    octets = text.encode()
+    return len(octets[: max(0, min(byte, len(octets)))].decode(errors="ignore"))
+
+
+def _check_raw(text: str) -> None:
+    """Refuse what the parser should not see: it would not be wrong, but take too long or too much memory."""
+
+    def refuse(detail: str, position: int = 0) -> NoReturn:
+        raise Refusal("bad_sql", detail, position=position)
+
+    if not text.strip():
+        refuse("the expression is empty")
+    if len(text) > _MOST_CHARACTERS:
+        refuse(f"the expression has {len(text)} characters, at most {_MOST_CHARACTERS} are read", _MOST_CHARACTERS)
+    if text.count("(") > _MOST_PARENTHESES:
+        refuse(f"the expression has more than {_MOST_PARENTHESES} opening parentheses")
+    for position, letter in enumerate(text):
+        if letter == "\0" or "\ud800" <= letter <= "\udfff":
+            refuse(f"the expression has a character that is not text (U+{ord(letter):04X})", position)
+    # The tree repeats what stands between CASE and WHEN for each WHEN: nested, it outgrows any memory.
+    when_seen: list[bool] = []
+    for match in _CASE_WORDS.finditer(text):
+        word = (match[1] or "").lower()
+        if word == "case":
+            if False in when_seen:
+                refuse("a CASE cannot stand between the CASE and the WHEN of another one", match.start())
+            when_seen.append(False)
+        elif word and when_seen:
+            when_seen.pop()
+            if word == "when":
+                when_seen.append(True)
+
+
+def _tree(kind: str, text: str, sql: str) -> Node:
+    cursor = open_parser().cursor()
+    try:
+        with cursor:
+            (found,) = cursor.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
+        tree = json.loads(found)
+    except (duckdb.Error, RecursionError, ValueError):
+        raise Refusal("bad_sql", "the expression is too large or nested too deeply", position=0) from None
+    if not tree["error"] and len(tree["statements"]) == 1:
+        node: Node = tree["statements"][0]["node"]
+        return node
+    what = "one condition" if kind == "where" else "a list of columns and expressions"
+    reason = str(tree.get("error_message", "there is more than one statement")).partition("\n")[0]
+    byte = int(tree.get("position") or 0) - len(sql[: sql.index(text)].encode())
+    if "depth limit" in reason:
+        raise Refusal("bad_sql", f"the expression is nested more than {_DEEPEST} levels deep", position=0)
+    if byte < 0:
+        raise Refusal("bad_sql", f"it must be {what}, and nothing else", position=0)
+    # In a query string + is read as a space, so where one was meant none is left.
+    hint = " (in a URL, + is a space: write %2B)" if " " in text and "+" not in text else ""
+    raise Refusal("bad_sql", f"{reason}; it must be {what}{hint}", position=character(text, byte))

@@ -1,0 +1,3 @@
+module weir.test/bench/peer
+
+go 1.21

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from app.core.errors import Refusal
+from app.core.interfaces import Receipt
+from app.pipeline import FlowStatistics, StageClock
+from app.runs.book import Book
+from app.runs.record import Committed, Failed, Progressed, Run, Started, advance, bottleneck
+
+NEW = Run(id="x", mode="stream", pipeline="upper", source="bytes", target="bytes", worst_case_bytes=9, created_at=0.0)
+
+
+def seen(*clocks: StageClock) -> FlowStatistics:
+    return FlowStatistics(10, 20, 0, 5, 0.25, clocks, ())
+
+
+def progressed(*clocks: StageClock) -> Progressed:
+    return Progressed(seen(*clocks), rows_in=3, rows_out=2, rejected={"bad_value": 1}, spooled_bytes=0, lanes=4)
+
+
+def test_the_way_to_success() -> None:
+    run = advance(NEW, Started(0.5))
+    assert (run.state, run.admission_wait_s) == ("running", 0.5)
+    run = advance(run, progressed(StageClock("upper", busy_s=1.0)))
+    assert (run.state, run.input_bytes, run.rows_rejected, run.first_byte_s) == ("running", 10, 1, 0.75)
+    run = advance(run, Committed(Receipt(20, "ab")))
+    assert (run.state, run.digest, run.error) == ("succeeded", "ab", None)
+    assert run.document()["stages"][0]["busy_s"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [("bad_value", "failed"), ("client_gone", "cancelled"), ("cancelled", "cancelled")]
+)
+def test_failures(code: str, state: str) -> None:
+    for run in (NEW, advance(NEW, Started(0.0))):
+        ended = advance(run, Failed(Refusal(code, "why", line=7)))
+        assert ended.state == state
+        assert ended.error is not None
+        assert (ended.error.code, ended.error.line) == (code, 7)
+
+
+def test_a_final_state_is_final() -> None:
+    done = advance(advance(NEW, Started(0.0)), Committed(Receipt(1)))
+    for event in (Started(0.0), Committed(Receipt(1)), Failed(Refusal("cancelled", "")), progressed()):
+        with pytest.raises(ValueError, match="succeeded"):
+            advance(done, event)
+    with pytest.raises(ValueError, match="accepted"):
+        advance(NEW, Committed(Receipt(1)))
+
+
+def test_the_bottleneck() -> None:
+    slow = StageClock("slow", busy_s=9.0, idle_s=0.5, blocked_s=0.5)
+    wide = StageClock("wide", parallel=True, busy_s=12.0, idle_s=1.0, blocked_s=5.0)
+    assert bottleneck(seen(wide, slow), lanes=4) == "slow"
+    assert bottleneck(seen(StageClock("a", busy_s=1, idle_s=8)), lanes=4) == "source"
+    assert bottleneck(seen(StageClock("a", busy_s=1, blocked_s=8)), lanes=4) == "sink"
+    assert bottleneck(seen(), lanes=4) is None
+
+
+async def test_the_book_forgets_the_oldest_that_ended() -> None:
+    book = Book(ttl_s=60, most=3)
+    entries = []
+    for number in range(5):
+        entry = book.add(Run(**{**NEW.document(), "id": str(number), "stages": ()}))
+        entries.append(entry)
+        if number != 0:
+            entry.run = advance(entry.run, Failed(Refusal("cancelled", "")))
+            book.end(entry)
+    assert [run.id for run in book.newest(10)] == ["4", "3", "0"]
+    with pytest.raises(Refusal, match="no run"):
+        book.find("1")
+    assert book.in_flight() == {"stream": 1, "whole": 0}

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import Refusal
+from app.stores.spool import Spool, clear_abandoned
+
+
+def test_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=100)
+    file = spool.open()
+    file.append(b"hello ")
+    file.append(memoryview(b"world"))
+    assert (file.read(0, 100), file.read(6, 3), file.read(11, 5)) == (b"hello world", b"wor", b"")
+    assert (spool.statistics().used_bytes, spool.statistics().open_files) == (11, 1)
+    file.close()
+    file.close()
+    assert (spool.statistics().used_bytes, spool.statistics().open_files) == (0, 0)
+    spool.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_have_no_name(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=100)
+    file = spool.open()
+    file.append(b"x")
+    assert [path.name for path in spool.directory.iterdir()] == ["owner.lock"]
+    assert Path(file.path).read_bytes() == b"x"
+    file.close()
+    spool.close()
+
+
+def test_the_limit_is_told_and_nothing_of_the_piece_is_kept(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=10)
+    file = spool.open()
+    file.append(b"12345678")
+    with pytest.raises(Refusal, match="SPOOL_LIMIT") as refused:
+        file.append(b"123")
+    assert refused.value.code == "spool_full"
+    file.append(b"12")
+    assert file.read(0, 99) == b"1234567812"
+    file.close()
+    spool.close()
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, limit_bytes=1000)
+    file = spool.open()
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(Refusal, match="SPOOL_DIR is full"):
+        file.append(b"x")
+    assert spool.statistics().used_bytes == 0
+    file.close()
+    spool.close()
+
+
+def test_what_a_killed_process_left_is_cleared_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from app.stores.spool import Spool; s = Spool(pathlib.Path(sys.argv[1]), limit_bytes=9);"
+        "(s.directory / 'left').write_text('x'); print(s.directory, flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdin is not None
+    place = Path(other.stdout.readline().strip())
+    assert clear_abandoned(tmp_path) == 0
+    assert (place / "left").exists()
+    other.kill()
+    other.wait(10)
+    other.stdin.close()
+    other.stdout.close()
+    Spool(tmp_path, limit_bytes=9).close()
+    assert not place.exists()

@@ -1,0 +1,148 @@
+"""A user's words become a plan: URL and document alike, with what is wrong named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.core.errors import Refusal
+from app.plan import BuildOptions, Built, build, plan_of_document, plan_of_query, sniff, with_pipeline
+
+OPTIONS = BuildOptions(
+    page_bytes=1 << 20,
+    max_line_bytes=1 << 20,
+    max_expansion=100,
+    whole_bytes=64 << 20,
+    threads=1,
+    temp_directory="/tmp",
+)
+
+
+def built(query: str, **extra: Any) -> Built:
+    items = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
+    return build(plan_of_query(items), OPTIONS, **extra)
+
+
+def names(query: str, **extra: Any) -> list[str]:
+    return [stage.name for stage in built(query, **extra).stages]
+
+
+def test_a_url_and_a_document_spell_the_same_plan() -> None:
+    query = plan_of_query(
+        [
+            ("from", "csv"),
+            ("where", "a > 1"),
+            ("limit", "5"),
+            ("replace", r"/a\/b/c/"),
+            ("to", "ndjson"),
+            ("types", "a:int"),
+        ]
+    )
+    document = plan_of_document(
+        {
+            "from": "csv",
+            "to": "jsonl",
+            "types": {"a": "int"},
+            "steps": [{"where": "a > 1"}, {"limit": 5}, {"replace": {"regex": "a/b", "text": "c"}}],
+        }
+    )
+    assert query.describe() == document.describe()
+    assert query.types == document.types
+    assert plan_of_document({"steps": ["upper", {"lower": None}]}).describe() == "upper&lower"
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ([], "object"),
+        ({"steps": "upper"}, "list"),
+        ({"steps": [{"upper": "", "lower": ""}]}, "one key"),
+        ({"steps": [{"where": {"a": 1}}]}, "text"),
+        ({"steps": [{"replace": {"regex": "a"}}]}, "regex, text"),
+        ({"steps": [{"limit": [1]}]}, "text or a number"),
+        ({"form": "csv"}, "from"),
+        ({"steps": ["uper"]}, "upper"),
+    ],
+)
+def test_what_is_wrong_with_a_document(document: object, told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        plan_of_document(document)
+
+
+def test_bytes_pass_through_as_bytes_unless_rows_are_needed() -> None:
+    assert names("from=csv&to=csv") == []
+    assert names("from=bytes&to=bytes&upper&lower") == ["upper", "lower"]
+    assert not built("from=csv&to=csv&upper").rows_in
+    assert built("from=csv&to=tsv").rows_in is not None
+
+
+def test_sql_steps_that_follow_each_other_are_one_query() -> None:
+    chain = names("from=csv&where=a>1&derive=a+1 as b&select=b&limit=3&where=b>1&to=csv")
+    assert chain.count("sql") == 2
+
+
+def test_text_steps_stand_on_the_side_where_there_is_text() -> None:
+    chain = names("from=parquet&to=csv&upper")
+    assert chain.index("upper") == len(chain) - 1
+    assert names("from=csv&upper&to=parquet")[0] == "upper"
+    assert names("from=csv&decompress=gzip&where=a>1&to=parquet")[0] == "decompress"
+    assert names("from=csv&where=a>1&compress=zstd&to=csv")[-1] == "compress"
+    assert names("from=csv&to=ndjson&compress=zstd")[-1] == "compress"
+
+
+def test_codings_go_around_everything() -> None:
+    chain = names("from=lines&to=lines&upper", decode=["gzip"], encode="br")
+    assert (chain[0], chain[-1]) == ("decompress", "compress")
+
+
+def test_what_a_compressed_result_is_called() -> None:
+    assert built("from=csv&to=csv&compress=gzip").media_type == "application/gzip"
+    assert built("from=csv&to=ndjson").media_type == "application/x-ndjson"
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("from=csv&where=a>1&grep=x&where=a>2&to=csv", "between"),
+        ("from=csv&where=a>1&decompress=gzip&to=csv", "put it first"),
+        ("from=csv&compress=gzip&where=a>1&to=csv", "behind"),
+        ("from=parquet&to=parquet&upper", "parquet"),
+        ("from=bytes&to=bytes&limit=5", "from=lines"),
+        ("from=lines&to=parquet", "rows on both sides"),
+        ("from=json&to=csv", "only be written"),
+        ("from=lines&to=lines&compress=gzip&upper", "compressed data"),
+    ],
+)
+def test_steps_that_do_not_fit(query: str, told: str) -> None:
+    with pytest.raises(Refusal, match=told):
+        built(query)
+
+
+def test_a_stored_pipeline_stands_for_all_steps() -> None:
+    stored = plan_of_document({"from": "csv", "to": "ndjson", "steps": ["upper"]})
+    asked = plan_of_query([("pipeline", "x"), ("to", "parquet")])
+    assert with_pipeline(asked, stored).describe() == "from=csv&upper&to=parquet"
+    with pytest.raises(Refusal, match="not both"):
+        with_pipeline(plan_of_query([("pipeline", "x"), ("upper", "")]), stored)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"PAR1xx", "parquet"),
+        (b"ARROW1\0\0", "arrow"),
+        (b"\xff\xff\xff\xff\x10", "arrow"),
+        (b'\xef\xbb\xbf {"a":1}', "ndjson"),
+        (b"a\tb\n1\t2\n", "tsv"),
+        (b"a,b\n", "csv"),
+        (b"", "csv"),
+    ],
+)
+def test_what_data_begins_like(start: bytes, name: str) -> None:
+    assert sniff(start).name == name
+
+
+def test_compressed_data_is_told_what_to_say() -> None:
+    with pytest.raises(Refusal, match="decompress=gzip"):
+        sniff(b"\x1f\x8b\x08")
