@@ -5,9 +5,9 @@ The way of a page
 ``web/transform`` answers ``POST /v1/transform``. It reads the URL into a ``Plan`` (``plan``), turns that into stages
 (``build``), joins body, stages and response into a ``Flow`` (``pipeline``), and lets the ``Runner`` (``runs``) carry it::
 
-    receive() -> sources/request -> [framing: bytes to pages] -> [stages] -> [framing: pages to bytes] -> sinks/response -> send()
-                    |  channel         worker threads, in order    channel       worker threads    |  channel or overflow
-                    '--------------------------- one task group, one Flow -------------------------'
+    receive() -> sources/request -> framing -> stages -> framing -> sinks/response -> send()
+                               channel   worker threads, in order   channel or overflow
+                 `------------------ one task group, one Flow -----------------`
 
 Before its first byte is read, a run is admitted by the ``Budget`` (``core/budget``) with the most bytes it can ever hold
 (``core/segment``). It waits its turn, or is refused; once in, it never has to ask again. It ends committed or aborted.

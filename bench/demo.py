@@ -79,9 +79,8 @@ def main() -> int:
                 f"throughput   {megabytes / seconds:,.0f} MB/s, {run['rows_in'] / seconds:,.0f} rows/s ({seconds:.2f} s)"
             )
             print(f"first byte   {run['first_byte_s']:.3f} s after the start")
-            print(
-                f"memory       {peak_kib / 1024:,.0f} MiB at its peak, of which {run['worst_case_bytes'] / 2**20:,.0f} MiB were admitted"
-            )
+            admitted_mib = run["worst_case_bytes"] / 2**20
+            print(f"memory       {peak_kib / 1024:,.0f} MiB at its peak, all in all; {admitted_mib:,.0f} MiB admitted")
             print(f"bottleneck   {run['bottleneck']}")
         finally:
             server.terminate()

@@ -91,7 +91,8 @@ def main() -> int:
             idle = peak_mib(pid)
             began = time.monotonic()
             clients = [post(pipe(), f"{url}/v1/transform?{query}") for pipe in pipes]
-            failed |= any([client.wait() != 0 for client in clients])
+            statuses = [client.wait() for client in clients]
+            failed |= any(statuses)
             seconds, peak = time.monotonic() - began, peak_mib(pid)
             failed |= peak - idle > BUDGET_MIB + ALLOWED_MIB
             allowed = BUDGET_MIB + ALLOWED_MIB

@@ -7,7 +7,8 @@ dead bytes: readers go where the last one points.
 
 from __future__ import annotations
 
-_I32, _I64, _BINARY, _LIST, _SET, _MAP, _STRUCT = 5, 6, 8, 9, 10, 11, 12
+from app.framing.thrift import I64, LIST, STRUCT, as_varint, field, list_head, skip, varint
+
 _NUM_ROWS, _ROW_GROUPS = 3, 4  # of FileMetaData
 
 _Rules = dict[int, "_Rules | str"]
@@ -36,27 +37,27 @@ class Footer:
         at = last = 0
         while metadata[at]:
             start = at
-            field, kind, at = _field(metadata, at, last)
-            if field == _NUM_ROWS:
+            number, kind, at = field(metadata, at, last)
+            if number == _NUM_ROWS:
                 self._before = metadata[:start]
-                number, at = _varint(metadata, at)
-                self._rows += number >> 1  # zigzag; never negative
-            elif field == _ROW_GROUPS:
+                rows, at = varint(metadata, at)
+                self._rows += rows >> 1  # zigzag; never negative
+            elif number == _ROW_GROUPS:
                 at = self._add_groups(metadata, at, begins_at)
                 self._behind = metadata[at:]
                 return
             else:
-                at = _skip(metadata, at, kind)
-            last = field
+                at = skip(metadata, at, kind)
+            last = number
 
     def joined(self) -> bytes:
         """One struct for all row groups."""
-        size = bytes([self._count << 4 | _STRUCT]) if self._count < 15 else b"\xfc" + _as_varint(self._count)
-        rows, groups = bytes([0x10 | _I64]) + _as_varint(self._rows << 1), bytes([0x10 | _LIST]) + size
+        size = bytes([self._count << 4 | STRUCT]) if self._count < 15 else b"\xfc" + as_varint(self._count)
+        rows, groups = bytes([0x10 | I64]) + as_varint(self._rows << 1), bytes([0x10 | LIST]) + size
         return b"".join([self._before, rows, groups, *self._groups, self._behind])
 
     def _add_groups(self, data: bytes, at: int, begins_at: int) -> int:
-        count, _, at = _list(data, at)
+        count, _, at = list_head(data, at)
         self._count += count
         out: list[bytes] = []
         for _ in range(count):
@@ -70,86 +71,23 @@ def _move(data: bytes, at: int, rules: _Rules, by: int, out: list[bytes]) -> int
     copied, last = at, 0
     while data[at]:
         begin = at
-        last, kind, at = _field(data, at, last)
+        last, kind, at = field(data, at, last)
         rule = rules.get(last)
         if rule is None:
-            at = _skip(data, at, kind)
+            at = skip(data, at, kind)
             continue
         count = 1
-        if kind == _LIST:
-            count, _, at = _list(data, at)
+        if kind == LIST:
+            count, _, at = list_head(data, at)
         out.append(data[copied : begin if rule == "drop" else at])
         if isinstance(rule, dict):
             for _ in range(count):
                 at = _move(data, at, rule, by, out)
         elif rule == "drop":
-            at = _skip(data, at, kind)
+            at = skip(data, at, kind)
         else:
-            offset, at = _varint(data, at)
-            out.append(_as_varint(offset + (by << 1) if offset else 0))  # zigzag; 0 is no offset
+            offset, at = varint(data, at)
+            out.append(as_varint(offset + (by << 1) if offset else 0))  # zigzag; 0 is no offset
         copied = at
     out.append(data[copied : at + 1])
     return at + 1
-
-
-def _field(data: bytes, at: int, last: int) -> tuple[int, int, int]:
-    """A field's id, its type, and where its value begins."""
-    delta, kind = data[at] >> 4, data[at] & 15
-    if delta:
-        return last + delta, kind, at + 1
-    number, at = _varint(data, at + 1)
-    return number >> 1, kind, at
-
-
-def _skip(data: bytes, at: int, kind: int) -> int:
-    """Where the value that begins at ``at`` ends."""
-    if kind <= 2:  # a boolean is in its field's type
-        return at
-    if kind == 3:
-        return at + 1
-    if kind <= _I64:
-        return _varint(data, at)[1]
-    if kind == 7:
-        return at + 8
-    if kind == _BINARY:
-        size, at = _varint(data, at)
-        return at + size
-    if kind in (_LIST, _SET):
-        count, kind, at = _list(data, at)
-        for _ in range(count):
-            at = at + 1 if kind <= 2 else _skip(data, at, kind)
-        return at
-    if kind != _STRUCT:
-        raise ValueError(f"the type {kind} is not in a Parquet footer")
-    last = 0
-    while data[at]:
-        last, kind, at = _field(data, at, last)
-        at = _skip(data, at, kind)
-    return at + 1
-
-
-def _list(data: bytes, at: int) -> tuple[int, int, int]:
-    """A list's length, the type of its items, and where they begin."""
-    count, kind = data[at] >> 4, data[at] & 15
-    if count < 15:
-        return count, kind, at + 1
-    count, at = _varint(data, at + 1)
-    return count, kind, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[at] & 0x80:
-        value |= (data[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-    return value | data[at] << shift, at + 1
-
-
-def _as_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

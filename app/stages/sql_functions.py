@@ -43,7 +43,7 @@ _TEXT_FACTS = _words(
     formatReadableDecimalSize parse_formatted_bytes typeof uuid_extract_version uuid_extract_timestamp"""
 )
 
-_HASHES = _words("hash md5 md5_number md5_number_lower md5_number_upper sha1 sha256")
+HASHES = _words("hash md5 md5_number md5_number_lower md5_number_upper sha1 sha256")
 
 # Questions about lists, structs, maps and JSON.
 _NESTED_FACTS = _words(
@@ -57,7 +57,7 @@ _NESTED_FACTS = _words(
     json_array_length json_contains json_exists json_type json_valid"""
 )
 
-FIXED: frozenset[str] = _OPERATORS | _NUMBERS | _TIMES | _TEXT_FACTS | _HASHES | _NESTED_FACTS
+FIXED: frozenset[str] = _OPERATORS | _NUMBERS | _TIMES | _TEXT_FACTS | HASHES | _NESTED_FACTS
 """Functions whose result is short, however long their arguments are."""
 
 # Texts that are no longer than their arguments together.
@@ -105,6 +105,14 @@ FACTORS: dict[str, float] = {
 """Functions whose result grows with their arguments: bytes out per byte of all arguments, at most or nearly so."""
 
 ALLOWED: frozenset[str] = FIXED | frozenset(FACTORS)
+
+PICKS: frozenset[str] = _JSON - {"json_merge_patch"} | _words(
+    """trim ltrim rtrim left right left_grapheme right_grapheme substr substring substring_grapheme split_part
+    regexp_extract string_split str_split split string_to_array string_split_regex str_split_regex regexp_split_to_array
+    regexp_extract_all list_extract list_element array_extract element_at list_slice array_slice list_where array_where
+    struct_extract struct_extract_at map_extract map_extract_value replace regexp_replace translate nullif"""
+)
+"""Functions whose result is made of their first argument; the others say how."""
 
 LITERAL_ARGUMENTS: dict[str, int] = {
     "replace": 2,

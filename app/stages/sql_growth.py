@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.stages.sql_functions import FACTORS, FIXED, FIXED_TYPES, LAMBDAS, REPEATS
+from app.stages.sql_functions import FACTORS, FIXED, FIXED_TYPES, HASHES, LAMBDAS, PICKS, REPEATS
 from app.stages.sql_parser import Node, literal, walk
 from app.stages.sql_text import Clause
 
@@ -23,8 +23,8 @@ _MOST_BYTES = 64 * 1024
 # Macros and names of the same select list are written out where they stand: nested, they double with each level.
 _MOST_EXPRESSIONS = 5000
 _STAR_EXPRESSIONS = 100
-_VALUE_BYTES = 40
-"""A number, a time, a hash."""
+_VALUE_BYTES = 16
+"""A number or a time; as a text, or a hash, it has up to four times as many."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def growth(clauses: Sequence[Clause]) -> Growth:
                 clause.refuse("this is too large once all that it repeats is written out", expression)
         if max(work, _factor(row)) > _MOST_GROWTH or row.get("", 0) > _MOST_BYTES:
             worst = max(range(len(costs)), key=lambda index: costs[index].work + _factor(costs[index].size))
-            clause.refuse("this could make a row too large for the memory of a page", clause.expressions[worst])
+            times = max(work, _factor(row), row.get("", 0) / _MOST_BYTES * _MOST_GROWTH)
+            detail = f"a row could become {times:.0f} times as large here, {_MOST_GROWTH:.0f} times is the most"
+            clause.refuse(detail, clause.expressions[worst])
     return Growth(_factor(row), row.get("", 0), work)
 
 
@@ -105,9 +107,9 @@ class _Level:
             size = _largest(sizes)
         elif kind == "CAST":
             is_fixed = node["type_expr"]["type_name"].lower() in FIXED_TYPES
-            size = {"": _VALUE_BYTES} if is_fixed else _total([*sizes, {"": _VALUE_BYTES}])
+            size = {"": _VALUE_BYTES} if is_fixed else _total([*sizes, {"": 4 * _VALUE_BYTES}])
         elif kind == "FUNCTION":
-            size = _made_by(node, _total(sizes))
+            size = _made_by(node, [self._cost(argument["expression"], element).size for argument in node["arguments"]])
             repeats = REPEATS.get(node["function_name"], 1)
         else:
             size = _total([*sizes, self._row if kind == "STAR" else {}])
@@ -141,20 +143,22 @@ class _Level:
         over = self._cost(values, element)
         names = (part["column_names"][0].lower() for part in walk(function["lhs"]) if part["class"] == "COLUMN_REF")
         body = self._cost(function["expr"], (frozenset(names), over.size))
-        # What the body adds to each element counts as often as there are elements, of 8 bytes or more each.
-        size = _total([body.size, _times(over.size, 1 + body.size.get("", 0) / 8)])
+        size = over.size
+        if not node["function_name"].endswith("filter"):
+            # What the body adds to each element counts as often as there are elements, of 8 bytes or more each.
+            size = _total([body.size, _times(over.size, body.size.get("", 0) / 8)])
         return _Cost(size, over.work + body.work + _factor(size), 1 + over.expressions + body.expressions)
 
 
-def _made_by(node: Node, size: Size) -> Size:
-    """What a function makes of arguments of ``size``."""
+def _made_by(node: Node, sizes: Sequence[Size]) -> Size:
+    """What a function makes of arguments of ``sizes``."""
     name = node["function_name"]
     # The lengths of those arguments that are literals.
     lengths = [len((literal(argument["expression"]) or "").encode()) for argument in node["arguments"]]
     if name == "strftime":
         return {"": _VALUE_BYTES * (1 + lengths[-1])}
     if name in FIXED:
-        return {"": _VALUE_BYTES}
+        return {"": _VALUE_BYTES * (4 if name in HASHES else 1)}
     factor = FACTORS[name]
     if name == "replace":
         factor = max(1.0, lengths[-1] / max(1, lengths[1]))
@@ -162,7 +166,7 @@ def _made_by(node: Node, size: Size) -> Size:
         factor = 1.0 + lengths[2]
     elif name in ("concat_ws", "array_to_string"):
         factor = 2.0 + max(lengths[0], lengths[-1]) / 8
-    return _times(size, factor)
+    return _times(_total(sizes[:1] if name in PICKS else sizes), factor)
 
 
 def _parts(node: Node) -> list[Node]:

