@@ -43,7 +43,7 @@ _TEXT_FACTS = _words(
     formatReadableDecimalSize parse_formatted_bytes typeof uuid_extract_version uuid_extract_timestamp"""
 )
 
-HASHES = _words("hash md5 md5_number md5_number_lower md5_number_upper sha1 sha256")
+HASHES = _words("hash md5 md5_number_lower md5_number_upper sha1 sha256")
 
 # Questions about lists, structs, maps and JSON.
 _NESTED_FACTS = _words(
@@ -75,12 +75,12 @@ _CHOICES = _words("if nullif greatest least")
 _NESTED = _words(
     """list_value list_pack list_extract list_element array_extract element_at list_slice array_slice list_concat list_cat
     array_concat array_cat list_append array_append array_push_back list_prepend array_prepend array_push_front
-    array_pop_back array_pop_front list_distinct array_distinct list_sort array_sort list_reverse_sort array_reverse_sort
-    list_reverse array_reverse list_intersect array_intersect list_where array_where list_zip array_zip flatten list_min
-    list_max list_first list_last list_any_value list_mode list_filter array_filter filter list_transform array_transform
-    list_apply array_apply apply row struct_pack struct_extract struct_extract_at struct_insert struct_update
-    struct_concat struct_keys struct_values map map_from_entries map_concat map_keys map_values map_entries map_extract map_extract_value
-    array_value"""
+    array_pop_back array_pop_front list_distinct array_distinct list_sort array_sort list_reverse_sort
+    array_reverse_sort list_reverse array_reverse list_intersect array_intersect list_where array_where list_zip
+    array_zip flatten list_min list_max list_first list_last list_any_value list_mode list_filter array_filter filter
+    list_transform array_transform list_apply array_apply apply row struct_pack struct_extract struct_extract_at
+    struct_insert struct_update struct_concat struct_keys struct_values map map_from_entries map_concat map_keys
+    map_values map_entries map_extract map_extract_value array_value"""
 )
 
 _JSON = _words(

@@ -96,7 +96,8 @@ class _Level:
             return self._column(node, element)
         if kind == "FUNCTION" and node["function_name"] in LAMBDAS:
             return self._lambda(node, element)
-        parts = [self._cost(part, element) for part in _parts(node)]
+        inside = [argument["expression"] for argument in node["arguments"]] if kind == "FUNCTION" else _parts(node)
+        parts = [self._cost(part, element) for part in inside]
         sizes = [part.size for part in parts]
         repeats = 1
         if kind in ("COMPARISON", "CONJUNCTION", "BETWEEN") or type_.startswith(
@@ -109,7 +110,7 @@ class _Level:
             is_fixed = node["type_expr"]["type_name"].lower() in FIXED_TYPES
             size = {"": _VALUE_BYTES} if is_fixed else _total([*sizes, {"": 4 * _VALUE_BYTES}])
         elif kind == "FUNCTION":
-            size = _made_by(node, [self._cost(argument["expression"], element).size for argument in node["arguments"]])
+            size = _made_by(node, sizes)
             repeats = REPEATS.get(node["function_name"], 1)
         else:
             size = _total([*sizes, self._row if kind == "STAR" else {}])

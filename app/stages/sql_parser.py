@@ -46,7 +46,6 @@ def open_parser() -> duckdb.DuckDBPyConnection:
                     "threads": "1",
                     "async_threads": "0",
                     "enable_external_access": "false",
-                    "temp_directory": "",
                     "autoinstall_known_extensions": "false",
                     "autoload_known_extensions": "false",
                     "python_enable_replacements": "false",

@@ -63,10 +63,17 @@ class Clause:
 
     def refuse(self, detail: str, node: Node | None = None) -> NoReturn:
         """Raise ``bad_sql`` at ``node``, or at the beginning."""
-        place = int(node["query_location"]) if node is not None else 0
-        # A node that stands for nothing in the text is placed at 2**64 - 1.
-        byte = place - len(before(self.kind)) if place < 2**63 else 0
-        raise Refusal("bad_sql", detail, position=character(self.text, byte))
+        raise self.refusal(self.byte_of(node) if node is not None else 0, detail)
+
+    def byte_of(self, node: Node) -> int:
+        """Where ``node`` stands in the text, in bytes of UTF-8."""
+        place = int(node["query_location"])
+        # What stands for nothing in the text is placed at 2**64 - 1.
+        return place - len(before(self.kind)) if place < 2**63 else 0
+
+    def refusal(self, byte: int, detail: str) -> Refusal:
+        """A ``bad_sql`` at an offset into the text in UTF-8."""
+        return Refusal("bad_sql", detail, position=character(self.text, byte))
 
 
 def parse(kind: str, text: str) -> Clause:
@@ -156,7 +163,9 @@ def _check_json_path(clause: Clause, name: str, path: Node) -> None:
     # A recursive wildcard gives every part of a document, and every part of every part: the square of its size.
     text = literal(path)
     if text is None or ".." in text or "**" in text:
-        clause.refuse(f"behind {name} must stand a literal path without '..' and '**'; use parentheses around both", path)
+        clause.refuse(
+            f"behind {name} must stand a literal path without '..' and '**'; use parentheses around both", path
+        )
 
 
 def _check_type(clause: Clause, node: Node) -> None:

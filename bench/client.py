@@ -1,0 +1,66 @@
+"""The client is curl: the one that users have, in C. It takes a share of the two cores and caps the fastest figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.inputs import Input
+from bench.servers import PEERS
+
+_READ_BYTES = 1 << 20
+
+
+class Failed(Exception):
+    """A transfer that did not end well; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed transfer: seconds as curl (or the reference) took them, and the CPU seconds of the other side."""
+
+    seconds: float
+    cpu_s: float
+    peak_bytes: int | None = None
+
+
+def send(url: str, source: Input, output: Path) -> float:
+    """POST the file, write the answer to ``output`` and return the seconds that it took."""
+    words = ["-o", str(output), "-w", "%{http_code} %{time_total} %{size_upload}"]
+    process = subprocess.run([*_curl(url, source), *words], capture_output=True, text=True, check=False)
+    status, seconds, sent = process.stdout.split()
+    if process.returncode or status != "200":
+        raise Failed(f"status {status}, curl exits {process.returncode} {process.stderr.strip()[:200]}")
+    if int(sent) != source.nbytes:
+        raise Failed(f"answered after {sent} of {source.nbytes} bytes")
+    return float(seconds)
+
+
+def digest(url: str, source: Input) -> str:
+    """POST the file and return the SHA-256 of the answer."""
+    found = hashlib.sha256()
+    with subprocess.Popen([*_curl(url, source), "--fail"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while block := process.stdout.read(_READ_BYTES):
+            found.update(block)
+    if process.returncode:
+        raise Failed(f"curl exits {process.returncode}")
+    return found.hexdigest()
+
+
+def refer(engine: str, work: str, target: str, source: Input, output: Path) -> Sample:
+    """Let a reference engine do the same to the local file."""
+    command = [sys.executable, str(PEERS / "tables.py"), engine, work, target, str(source.path), str(output)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise Failed((process.stderr.strip().splitlines() or ["no word"])[-1][:200])
+    return Sample(**json.loads(process.stdout))
+
+
+def _curl(url: str, source: Input) -> list[str]:
+    # Without "Expect:" curl waits for a 100 that not every server sends while it answers.
+    return ["curl", "-sS", "-X", "POST", "-T", str(source.path), "-H", "Expect:", url]
