@@ -1,0 +1,187 @@
+"""Newline-delimited JSON to pages of rows and back: one object per line, as ``jq -c`` and most logs have it.
+
+Read: the columns and their types are those of the first page, in order of appearance; a key that is missing is null,
+and blank lines are ignored. Whole numbers that are too large for 64 bits become decimals rather than lose digits. Texts
+become dates or timestamps where all of them look alike and like one. A column that the first page does not have can be
+declared by ``types``.
+
+Written: see ``app.framing.json_text``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import orjson
+import pyarrow as pa
+
+from app.core.interfaces import Stage
+from app.core.page import Page, Reject
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, pieces, rejects, salvage, short, table_page
+from app.framing.blocks import TableCut, line_ends
+from app.framing.json_text import rows_text
+from app.framing.ndjson_table import NdjsonTable
+from app.framing.slices import Slices
+
+_ARRAY_HINT = "; cut a JSON array into its elements, one a line"
+_OBJECT_LINE = re.compile(rb"^[ \t]*\{.*\}[ \t\r]*$", re.MULTILINE)
+_FULL_LINE = re.compile(rb"^[ \t\r]*[^ \t\r\n].*$", re.MULTILINE)
+
+
+def reader(*, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType]) -> list[Stage]:
+    """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
+
+    Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``. Raises
+    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns), ``bad_json`` (nested too deeply).
+    """
+    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types)
+    return [TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), NdjsonParse(table)]
+
+
+def writer() -> list[Stage]:
+    """The stages from record batches to bytes: an object per row, each ended by a newline."""
+    return [Slices("ndjson-slice", control_factor=6, column_bytes=_name_bytes), NdjsonWrite()]
+
+
+class NdjsonParse:
+    """Blocks of whole lines to record batches of the table's schema; a page for a page."""
+
+    name = "ndjson-parse"
+    holds = 0
+    # The rows, at most two pages; pyarrow's copy of all values as text with an index for each; the rows once more
+    # where dates are made of texts.
+    grows = 5.0
+    stateless = True
+
+    def __init__(self, table: NdjsonTable) -> None:
+        self._table = table
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        """The rows of ``page``, and rejects for its other lines."""
+        if not page.nbytes:
+            yield table_page(page, self._table.schema, [], [])
+            return
+        batch = self._judge(page.payload)
+        if batch is not None:
+            yield table_page(page, self._table.schema, [batch], [])
+        else:
+            yield table_page(page, self._table.schema, *self._salvage(page))
+
+    def flush(self) -> Iterator[Page]:
+        """Nothing is kept."""
+        return iter(())
+
+    def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | None:
+        """The rows of ``data``, or None if any line is bad: pyarrow's verdict, and that each line is one row."""
+        if not _is_utf8(data):
+            return None
+        try:
+            batch = self._table.read(data)
+        except PARSER_ERRORS:
+            return None
+        # Where every line starts with a brace and ends with one, no object spans two: between } and { in it there is
+        # a comma or a quote, and in a text a newline is escaped. So one row for a line means one line for a row.
+        rows = batch.num_rows
+        if count not in (None, rows) or rows != _object_lines(bytes(data)):
+            return None
+        return batch
+
+    def _salvage(self, page: Page) -> tuple[list[pa.RecordBatch], list[Reject]]:
+        data = bytes(page.payload)
+        batches: list[pa.RecordBatch] = []
+        rejected: list[Reject] = []
+        line, at = page.line, 0
+        for start, end in pieces(data, line_ends(data)):
+            line, at = line + data.count(b"\n", at, start), start
+            text = data[start:end]
+            batch = self._judge(text)
+            if batch is not None:
+                batches.append(batch)
+                continue
+            records = list(_lines(text))
+            faults: dict[int, Fault] = {}
+            batches += salvage(text, records, faults, self._judge, self._blame)
+            rejected += rejects(text, records, faults, line=line, byte=page.byte + start)
+        return batches, rejected
+
+    def _blame(self, record: bytes) -> Fault:
+        """Why ``record`` is not read."""
+        if not _is_utf8(record):
+            return Fault("bad_encoding", "the line is not valid UTF-8")
+        try:
+            row = orjson.loads(record)
+        except ValueError as error:
+            hint = _ARRAY_HINT if record.lstrip().startswith(b"[") else ""
+            return Fault("bad_json", f"the line is not one JSON object: {error}{hint}")
+        if not isinstance(row, dict):
+            hint = _ARRAY_HINT if isinstance(row, list) else ""
+            return Fault("bad_json", f"the line is JSON, but not an object{hint}")
+        names = self._table.schema.names
+        for name in row:
+            if name not in names:
+                detail = f"the field {short(name)} was not in the first page; declare it with types={name}:TYPE"
+                return Fault("unexpected_field", detail, name)
+        for name, value in row.items():
+            try:
+                self._table.read_value(name, value)
+            except PARSER_ERRORS as error:
+                if "unexpected field" in str(error):
+                    detail = f"column {short(name)}: an object has a field that was not there in the first page"
+                    return Fault("unexpected_field", detail, name)
+                return misfit(name, value, self._table.schema.field(name).type)
+        return Fault("bad_json", "the line has a key twice, or something that is no plain JSON")
+
+
+class NdjsonWrite:
+    """Pages of rows to pages of lines."""
+
+    name = "ndjson-write"
+    holds = 0
+    # The text, at most 1.5 times the page it was cut from, as the texts of the columns and as they are joined.
+    grows = 6.0
+    stateless = True
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        """The text of ``page``."""
+        text = rows_text(page.payload)
+        yield Page(text, len(text), page.rows, page.byte, page.line, page.first, page.rejects)
+
+    def flush(self) -> Iterator[Page]:
+        """Nothing is kept."""
+        return iter(())
+
+
+def _name_bytes(name: str) -> int:
+    return 6 * len(name.encode()) + 4
+
+
+def _is_utf8(data: bytes | memoryview) -> bool:
+    if not len(data):
+        return True
+    ends = pa.py_buffer(b"\0\0\0\0" + len(data).to_bytes(4, "little"))
+    try:
+        pa.Array.from_buffers(pa.string(), 1, [None, ends, pa.py_buffer(data)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _object_lines(data: bytes) -> int:
+    """How many lines there are, blank ones left out; -1 if one of them is not in braces."""
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    starts = data.count(b"\n{") + data.startswith(b"{")
+    ends = data.count(b"}\n") + data.endswith(b"}")
+    if lines == starts == ends:
+        return lines
+    lines = sum(1 for _ in _FULL_LINE.finditer(data))
+    return lines if lines == sum(1 for _ in _OBJECT_LINE.finditer(data)) else -1
+
+
+def _lines(text: bytes) -> Iterator[Record]:
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start) + 1 or len(text)
+        if text[start:end].strip():
+            yield start, end
+        start = end
