@@ -92,7 +92,7 @@ class Server:
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 links.append(os.readlink(link))
-        return [link for link in links if link.startswith(str(self.spool)) and "owner.lock" not in link]
+        return [link for link in links if link.startswith(f"{self.spool}/") and "owner.lock" not in link]
 
     def left_in_spool(self) -> list[Path]:
         return [path for path in self.spool.rglob("*") if path.is_file() and path.name != "owner.lock"]

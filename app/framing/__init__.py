@@ -15,6 +15,7 @@ import app.framing.json as json
 import app.framing.lines as lines
 import app.framing.ndjson as ndjson
 import app.framing.parquet as parquet
+import app.framing.parquet_pages as parquet_pages
 from app.core.errors import Refusal, known
 from app.core.interfaces import Stage
 from app.core.page import Page
@@ -116,7 +117,7 @@ FORMATS: dict[str, Format] = {
             False,
             None,
             lambda page_bytes: parquet.writer(page_bytes=page_bytes, row_group_bytes=ROW_GROUP_BYTES),
-            lambda path, o: parquet.batches(path, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes),
+            lambda path, o: parquet_pages.batches(path, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes),
         ),
     )
 }

@@ -12,7 +12,7 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.core.units import as_size
 from app.framing.batches import Cutter, empty_batch, table_page
-from app.framing.thrift import STRUCT, field, skip, varint
+from app.framing.thrift import I32, I64, LIST, STRUCT, field, list_head, skip, varint
 
 _MAGIC = b"PAR1"
 _BUFFER_BYTES = 64 * 1024
@@ -23,6 +23,11 @@ _HEAP_PER_FOOTER_BYTE = 10
 _SLACK = 2
 """Arrow's buffers grow by doubling: 1.6 times the sum of the pages was measured, and more of resident memory."""
 _DICTIONARY_PAGE = 2
+_ROW_GROUPS, _COLUMNS, _META_DATA = 4, 1, 3  # of FileMetaData, RowGroup and ColumnChunk
+_CHUNK_BYTES, _DATA_PAGE, _DICTIONARY = 7, 9, 11  # of ColumnMetaData
+
+_Chunk = tuple[int, int]
+"""Where a column chunk begins in the file, and its size."""
 
 
 def batches(path_or_file: str | IO[bytes], *, page_bytes: int, memory_bytes: int) -> Iterator[Page]:
@@ -40,9 +45,10 @@ def batches(path_or_file: str | IO[bytes], *, page_bytes: int, memory_bytes: int
             cutter = Cutter(file.schema_arrow, page_bytes=page_bytes)
             room_bytes = memory_bytes - _HEAP_PER_FOOTER_BYTE * footer_bytes - 4 * page_bytes
             given_rows = given_bytes = 0
-            for index in range(file.num_row_groups):
+            footer = source.read_at(footer_bytes, source.size() - 8 - footer_bytes)
+            for index, chunks in zip(range(file.num_row_groups), _row_groups(footer), strict=True):
                 group = file.metadata.row_group(index)
-                _check_room(source, group, index, room_bytes)
+                _check_room(source, chunks, index, room_bytes)
                 if not group.num_rows:
                     continue
                 if not given_rows:
@@ -91,8 +97,59 @@ def _check_ends(source: pa.NativeFile, memory_bytes: int) -> int:
     return nbytes
 
 
-def _check_room(source: pa.NativeFile, group: pq.RowGroupMetaData, index: int, room_bytes: int) -> None:
-    needed_bytes = _SLACK * sum(_column_bytes(source, group.column(i)) for i in range(group.num_columns))
+def _row_groups(footer: bytes) -> Iterator[list[_Chunk]]:
+    """Where the column chunks of each row group lie (parquet.thrift, FileMetaData).
+
+    Not by ``pyarrow``'s ``RowGroupMetaData.column``: a broken footer makes it end the process.
+    """
+    at = last = 0
+    while footer[at]:
+        last, kind, at = field(footer, at, last)
+        if (last, kind) != (_ROW_GROUPS, LIST):
+            at = skip(footer, at, kind)
+            continue
+        count, _, at = list_head(footer, at)
+        for _ in range(count):
+            chunks, at = _row_group(footer, at)
+            yield chunks
+
+
+def _row_group(footer: bytes, at: int) -> tuple[list[_Chunk], int]:
+    """The column chunks of the RowGroup at ``at``, and where it ends."""
+    chunks: list[_Chunk] = []
+    last = 0
+    while footer[at]:
+        last, kind, at = field(footer, at, last)
+        if (last, kind) != (_COLUMNS, LIST):
+            at = skip(footer, at, kind)
+            continue
+        count, _, at = list_head(footer, at)
+        for _ in range(count):
+            numbers, at = _chunk_numbers(footer, at, {})
+            offsets = [numbers[key] for key in (_DATA_PAGE, _DICTIONARY) if numbers.get(key)]
+            if not offsets or _CHUNK_BYTES not in numbers:
+                raise ValueError("a column chunk is not described in the footer")
+            chunks.append((min(offsets), numbers[_CHUNK_BYTES]))
+    return chunks, at + 1
+
+
+def _chunk_numbers(footer: bytes, at: int, numbers: dict[int, int], depth: int = 0) -> tuple[dict[int, int], int]:
+    """The numbers in the ColumnMetaData of the ColumnChunk at ``at``, by field, and where the chunk ends."""
+    last = 0
+    while footer[at]:
+        last, kind, at = field(footer, at, last)
+        if depth == 0 and (last, kind) == (_META_DATA, STRUCT):
+            numbers, at = _chunk_numbers(footer, at, numbers, depth=1)
+        elif depth == 1 and kind in (I32, I64):
+            number, at = varint(footer, at)
+            numbers[last] = (number >> 1) ^ -(number & 1)
+        else:
+            at = skip(footer, at, kind)
+    return numbers, at + 1
+
+
+def _check_room(source: pa.NativeFile, chunks: list[_Chunk], index: int, room_bytes: int) -> None:
+    needed_bytes = _SLACK * sum(_column_bytes(source, at, nbytes) for at, nbytes in chunks)
     if needed_bytes > room_bytes:
         raise Refusal(
             "page_too_large",
@@ -102,12 +159,9 @@ def _check_room(source: pa.NativeFile, group: pq.RowGroupMetaData, index: int, r
         )
 
 
-def _column_bytes(source: pa.NativeFile, column: pq.ColumnChunkMetaData) -> int:
-    """What decoding a column of a row group holds at once, by all of its page headers (parquet.thrift, PageHeader)."""
-    at = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
-        at = min(at, column.dictionary_page_offset)
-    end = at + column.total_compressed_size
+def _column_bytes(source: pa.NativeFile, at: int, nbytes: int) -> int:
+    """What decoding a column chunk holds at once, by all of its page headers (parquet.thrift, PageHeader)."""
+    end = at + nbytes
     dictionary_bytes = page_bytes = 0
     while 0 <= at < end:
         kind, nbytes, compressed_bytes, values, header_bytes = _page_header(source, at)
