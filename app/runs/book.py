@@ -60,7 +60,7 @@ class Book:
 
     def add(self, run: Run) -> Entry:
         """Open an entry for a new run."""
-        self._forget_old()
+        self._forget_old(self._most - 1)
         entry = self._entries[run.id] = Entry(run)
         return entry
 
@@ -72,7 +72,7 @@ class Book:
 
     def find(self, run_id: str) -> Entry:
         """The entry of ``run_id``; ``not_found`` if there never was one or it was forgotten."""
-        self._forget_old()
+        self._forget_old(self._most)
         try:
             return self._entries[run_id]
         except KeyError:
@@ -87,7 +87,7 @@ class Book:
 
     def newest(self, most: int) -> Iterator[Run]:
         """The latest runs, newest first."""
-        self._forget_old()
+        self._forget_old(self._most)
         for _, entry in zip(range(most), reversed(self._entries.values()), strict=False):
             yield entry.now()
 
@@ -110,10 +110,10 @@ class Book:
         for entry in list(self._entries.values()):
             self._drop(entry)
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, most: int) -> None:
         horizon = time.monotonic() - self._ttl_s
         for entry in list(self._entries.values()):
-            crowded = len(self._entries) >= self._most
+            crowded = len(self._entries) > most
             if entry.run.state not in FINAL:
                 continue
             if not crowded and entry.ended_at > horizon:

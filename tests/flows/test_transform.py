@@ -248,11 +248,11 @@ def test_limit_ends_the_run_before_the_upload_does(server: Server) -> None:
     connection.putrequest("POST", "/v1/transform?from=csv&limit=2&to=csv")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
-    rows = b"a\n" + b"".join(b"%d\n" % n for n in range(1000))
+    rows = b"a\n" + b"".join(b"%d\n" % n for n in range(400_000))
     connection.send(b"%x\r\n%b\r\n" % (len(rows), rows))
     reply = connection.response_class(connection.sock, method="POST")
     reply.begin()
-    assert reply.read() == b'"a"\n0\n1\n' or reply.status == 200
+    assert reply.read() == b"a\n0\n1\n"
     connection.close()
 
 
