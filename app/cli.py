@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -82,6 +83,8 @@ def serve(asked: argparse.Namespace) -> int:
         f" spool {settings.spool_dir})",
         flush=True,
     )
+    # uvicorn raises the signal again once it has shut down; a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

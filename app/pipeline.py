@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
@@ -332,7 +333,9 @@ class _Bridge:
     def __init__(self, lane: _Lane, loop: asyncio.AbstractEventLoop) -> None:
         self._lane = lane
         self._loop = loop
-        self._waiting: Future[Any] | None = None
+        # More than one at a time: the engine below may pull pages on a thread of its own while results are given.
+        self._waiting: set[Future[Any]] = set()
+        self._guard = threading.Lock()
         self._stopped = False
 
     def carry(self, operator: Operator) -> None:
@@ -359,10 +362,12 @@ class _Bridge:
                 close()
 
     def stop(self) -> None:
-        """Wake the thread wherever it waits for the loop; it ends with ``CancelledError``."""
-        self._stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Wake all threads that wait for the loop, and those that will; they end with ``CancelledError``."""
+        with self._guard:
+            self._stopped = True
+            waiting = list(self._waiting)
+        for future in waiting:
+            future.cancel()
 
     async def _give(self, page: Page) -> None:
         self._lane.inside.pick_up((page,))
@@ -378,17 +383,16 @@ class _Bridge:
                 self._loop.call_soon_threadsafe(self._lane.inside.put_down, (page,))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._has_stopped():
-            coroutine.close()
-            raise ThreadCancelled
-        waiting: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        self._waiting = waiting
-        if self._has_stopped():  # in between: then ``stop`` may not have seen this wait
-            waiting.cancel()
-        return waiting.result()
-
-    def _has_stopped(self) -> bool:
-        return self._stopped
+        with self._guard:
+            if self._stopped:
+                coroutine.close()
+                raise ThreadCancelled
+            waiting: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._waiting.add(waiting)
+        try:
+            return waiting.result()
+        finally:
+            self._waiting.discard(waiting)
 
 
 def _parts(segment: Segment) -> tuple[Stage | Operator, ...]:

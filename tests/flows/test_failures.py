@@ -42,7 +42,8 @@ def verdict(server: Server) -> tuple[str, str]:
 def test_a_stage_that_raises_after_the_first_page(faulty: Server, text: Path) -> None:
     url = f"{faulty.transform}?boom=3"
     curl = subprocess.run(["curl", "-sS", "-T", text, "-o", "/dev/null", url], capture_output=True, check=False)
-    assert curl.returncode == 18, curl.stderr
+    # "partial file" or, where more of the upload was on its way, a reset.
+    assert curl.returncode in (18, 55, 56), curl.stderr
     assert verdict(faulty) == ("failed", "stage_failed")
     with text.open("rb") as body, pytest.raises(requests.exceptions.RequestException):
         _ = requests.post(url, data=body, timeout=60).content
