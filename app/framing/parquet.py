@@ -158,12 +158,12 @@ def _dictionary_columns(table: pa.Table) -> list[str]:
         column = sample.column(names.index(name))
         if pt.is_dictionary(column.type):
             return True
-        rows = len(column) * min(1.0, _SAMPLE_BYTES / max(1, column.nbytes))
+        rows = len(column) * min(1.0, _SAMPLE_BYTES / max(1, int(column.nbytes)))
         try:
             distinct = int(pc.count_distinct(column.slice(0, int(rows)), mode="all").as_py())
         except pa.ArrowNotImplementedError:
             return True
-        return 5 * distinct <= rows
+        return 5 * distinct <= int(rows)
 
     return [name for name in _leaves(table.schema) if repeats(name)]
 

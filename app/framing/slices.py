@@ -57,7 +57,7 @@ class Slices:
     def text_bytes(self, batch: pa.RecordBatch) -> int:
         """The most bytes that ``batch`` becomes as text."""
         between = sum(self._column_bytes(name) for name in batch.schema.names)
-        return batch.num_rows * between + sum(self._value_bytes(column) for column in batch.columns)
+        return int(batch.num_rows) * between + sum(self._value_bytes(column) for column in batch.columns)
 
     def _value_bytes(self, array: pa.Array) -> int:
         kind, is_ = array.type, pa.types

@@ -67,6 +67,15 @@ def with_target(plan: Plan, *, accept: str) -> Plan:
     return plan
 
 
+def ends_its_body_early(user_agent: str, content_length: str) -> bool:
+    """Whether the client stops sending once the answer begins, and so needs it to begin when all was sent.
+
+    aiohttp does, 3.14 at least: it closes the file it sends when the head of the answer comes. A body from an
+    async generator, which has no length, it sends to the end.
+    """
+    return "aiohttp/" in user_agent and bool(content_length)
+
+
 def content_codings(header: str) -> Sequence[str]:
     """The codings of a body, in the order in which they are to be undone. ``unsupported_type`` for one not known."""
     written = [coding.strip().lower() for coding in header.split(",") if coding.strip()]

@@ -33,6 +33,7 @@ from app.web.errors import problem
 from app.web.negotiation import (
     accepted_coding,
     content_codings,
+    ends_its_body_early,
     file_name_of,
     with_source,
     with_target,
@@ -153,6 +154,9 @@ class _Exchange:
         coding = None if packs else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
         built = build(plan, options.build, decode=codings, encode=coding, keep=rejects.keep)
         whole = plan.whole or self._scope.get("http_version") == "1.0"
+        whole = whole or ends_its_body_early(
+            self._headers.get("user-agent", ""), self._headers.get("content-length", "")
+        )
         headers = [(b"content-type", built.media_type.encode())]
         if coding is not None:
             headers.append((b"content-encoding", coding.encode()))

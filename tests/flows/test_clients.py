@@ -24,6 +24,13 @@ COMMANDS: dict[str, Callable[[str, str, str], list[str]]] = {
     "requests": lambda url, source, sink: [sys.executable, str(CLIENTS / "with_requests.py"), url, source, sink],
     "httpx": lambda url, source, sink: [sys.executable, str(CLIENTS / "with_httpx.py"), url, source, sink],
     "aiohttp": lambda url, source, sink: [sys.executable, str(CLIENTS / "with_aiohttp.py"), url, source, sink],
+    "aiohttp-stream": lambda url, source, sink: [
+        sys.executable,
+        str(CLIENTS / "with_aiohttp_stream.py"),
+        url,
+        source,
+        sink,
+    ],
     "node-fetch": lambda url, source, sink: [*NODE, str(CLIENTS / "with_fetch.mjs"), url, source, sink],
 }
 if shutil.which("wget"):

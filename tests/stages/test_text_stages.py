@@ -92,7 +92,9 @@ def test_what_is_no_argument_of_replace(argument: str) -> None:
         parse(argument)
 
 
-@pytest.mark.parametrize("make", [lambda: Grep("(", keep_header=False), lambda: Replace("(", ""), lambda: Replace("a", r"\3")])
+@pytest.mark.parametrize(
+    "make", [lambda: Grep("(", keep_header=False), lambda: Replace("(", ""), lambda: Replace("a", r"\3")]
+)
 def test_a_broken_expression_is_told_when_it_is_made(make: type) -> None:
     with pytest.raises(Refusal) as refused:
         make()
