@@ -1,5 +1,5 @@
 # Every target works on a fresh Debian or Ubuntu with Python 3.11 or later: what is missing is asked of apt and PyPI.
-.PHONY: setup demo test test-slow serve bench lint format lock
+.PHONY: setup demo test test-slow serve bench bench-memory lint format lock
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -10,7 +10,8 @@ help:
 	@echo "make demo    TPC-H lineitem through a server, with figures"
 	@echo "make test    lint, types and the whole suite"
 	@echo "make serve   a server on http://127.0.0.1:8080"
-	@echo "make bench   beside stock Starlette, Node and Go; make test-slow, make lint, make lock"
+	@echo "make bench   beside stock Starlette, Node, Go, DuckDB and Polars; make bench-memory"
+	@echo "make test-slow, make lint, make format, make lock"
 
 setup: $(STAMP)
 
@@ -35,6 +36,9 @@ serve: setup
 
 bench: setup
 	@.venv/bin/python -m bench.run
+
+bench-memory: setup
+	@.venv/bin/python -m bench.memory
 
 lint: setup
 	@.venv/bin/ruff check --quiet .
