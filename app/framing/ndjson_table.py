@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,8 @@ from app.framing.schema import check_width, leaves, row_bytes, settle, text_grow
 _TOKEN = re.compile(rb'("(?:[^"\\\n]|\\.)*+")([ \t]*+:)?|[\[\]{}\n]')
 _DEEPEST = 32
 """How many objects and lists may stand in one another: building the types of a deeper one recurses."""
+_SMALL_BYTES = 16 * 1024
+"""Text that is taken apart into lines where inference fails."""
 _MANY_DIGITS = re.compile(rb"[:\[,]\s*-?\d{18,}")
 _WHOLE_TYPE = pa.decimal128(38, 0)
 _DATE = r"^\d{4}-\d\d-\d\d$"
@@ -56,12 +59,10 @@ class NdjsonTable:
             if len(prefix) > self._max_line_bytes:
                 raise too_long(line, byte, self._max_line_bytes)
             return None
-        # A value takes up to eleven bytes while its type is still to be found, and a comma stands before most.
-        while end + 11 * prefix.count(b",", 0, end) > 2 * self._page_bytes and (length := shorter(find, 0, end)):
+        while _inference_bytes(prefix, end) > 2 * self._page_bytes and (length := shorter(find, 0, end)):
             end = length
-        sample = memoryview(prefix)[:end]
         check_width(_distinct_paths(prefix, end), self._page_bytes)
-        inferred = self._infer(sample)
+        inferred = _inferred(prefix, 0, end)
         added = [pa.field(name, type_) for name, type_ in self._types.items() if name not in inferred.names]
         self.schema = settle(pa.schema([*inferred, *added]), self._types)
         check_width(leaves(self.schema), self._page_bytes)
@@ -86,35 +87,14 @@ class NdjsonTable:
         batch = _read(data, text_schema, unexpected="error")
         if text_schema is wanted or text_schema.equals(wanted):
             return batch
-        columns = [column.cast(field.type) for column, field in zip(batch.columns, wanted, strict=True)]
+        columns = [_cast(column, field.type) for column, field in zip(batch.columns, wanted, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=wanted)
 
     def read_value(self, name: str, value: object) -> pa.RecordBatch:
         """A row of one column, as ``read`` would have it in the whole row."""
         text = orjson.dumps({name: value}) + b"\n"
         column = _read(text, pa.schema([self._text_schema.field(name)]), unexpected="error").column(0)
-        return pa.RecordBatch.from_arrays([column.cast(self.schema.field(name).type)], [name])
-
-    def _infer(self, text: bytes | memoryview) -> pa.Schema:
-        try:
-            schema = _read(text, None, unexpected="infer").schema
-        except PARSER_ERRORS:
-            lines = [line for line in bytes(text).split(b"\n") if _is_object(line)]
-            text = b"\n".join(lines) + b"\n"
-            schema = _inferred(lines)
-        strings = [f.name for f in schema if pa.types.is_timestamp(f.type)]
-        fields = {f.name: pa.field(f.name, _timeless(f.type)) for f in schema}
-        for name in strings:
-            fields[name] = pa.field(name, _by_look(_column(text, name, pa.string())))
-        if _MANY_DIGITS.search(text):
-            for field in [f for f in schema if pa.types.is_floating(f.type)]:
-                # Whole numbers that are too large for int64 keep their digits.
-                try:
-                    _column(text, field.name, _WHOLE_TYPE)
-                except PARSER_ERRORS:
-                    continue
-                fields[field.name] = pa.field(field.name, _WHOLE_TYPE)
-        return pa.schema(list(fields.values()))
+        return pa.RecordBatch.from_arrays([_cast(column, self.schema.field(name).type)], [name])
 
 
 def _read(data: bytes | memoryview, schema: pa.Schema | None, *, unexpected: str) -> pa.RecordBatch:
@@ -131,8 +111,10 @@ def _read(data: bytes | memoryview, schema: pa.Schema | None, *, unexpected: str
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
-def _column(text: bytes | memoryview, name: str, type_: pa.DataType) -> pa.Array:
-    return _read(text, pa.schema([pa.field(name, type_)]), unexpected="ignore").column(0)
+def _inference_bytes(text: bytes, end: int) -> int:
+    """What inference holds beside ``text[:end]``: up to eleven bytes for a value, and there is a comma or a newline
+    before most."""
+    return end + 11 * (text.count(b",", 0, end) + text.count(b"\n", 0, end))
 
 
 def _is_object(text: bytes) -> bool:
@@ -171,30 +153,58 @@ def _distinct_paths(text: bytes, end: int) -> int:
     return len(paths)
 
 
-def _inferred(lines: Sequence[bytes]) -> pa.Schema:
-    """The schema of all lines; where they contradict one another, of those that come first."""
+def _inferred(text: bytes, start: int, end: int) -> pa.Schema:
+    """The schema of the lines in ``text[start:end]``, bad ones left out; what contradicts the first ones is bad."""
+    try:
+        return _schema_of(memoryview(text)[start:end])
+    except PARSER_ERRORS:
+        middle = text.find(b"\n", (start + end) // 2, end) + 1
+    if end - start > _SMALL_BYTES and start < middle < end:
+        return _merged(_inferred(text, start, middle), _inferred(text, middle, end))
+    return _inferred_of_lines([line for line in text[start:end].split(b"\n") if _is_object(line)])
+
+
+def _inferred_of_lines(lines: Sequence[bytes]) -> pa.Schema:
     if not lines:
         return pa.schema([])
     try:
-        return _read(b"\n".join(lines) + b"\n", None, unexpected="infer").schema
+        return _schema_of(b"\n".join(lines))
     except PARSER_ERRORS:
-        if len(lines) == 1:
-            return pa.schema([])
-    half = len(lines) // 2
-    return _merged(_inferred(lines[:half]), _inferred(lines[half:]))
+        half = len(lines) // 2
+        return _merged(_inferred_of_lines(lines[:half]), _inferred_of_lines(lines[half:])) if half else pa.schema([])
+
+
+def _schema_of(text: bytes | memoryview) -> pa.Schema:
+    """The schema of lines that do not contradict one another. Raises ``PARSER_ERRORS``."""
+    schema = _read(text, None, unexpected="infer").schema
+    fields = {field.name: pa.field(field.name, _timeless(field.type)) for field in schema}
+    strings = pa.schema([field for field in fields.values() if pa.types.is_string(field.type)])
+    if len(strings):
+        texts = _read(text, strings, unexpected="ignore")
+        for name, column in zip(strings.names, texts.columns, strict=True):
+            fields[name] = pa.field(name, _by_look(column))
+    if _MANY_DIGITS.search(text):
+        for field in [field for field in schema if pa.types.is_floating(field.type)]:
+            # Whole numbers that are too large for int64 keep their digits.
+            with contextlib.suppress(*PARSER_ERRORS):
+                _read(text, pa.schema([pa.field(field.name, _WHOLE_TYPE)]), unexpected="ignore")
+                fields[field.name] = pa.field(field.name, _WHOLE_TYPE)
+    return pa.schema(list(fields.values()))
 
 
 def _merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
     fields = {field.name: field for field in second}
-    merged = []
+    merged: list[pa.Field] = []
     for field in first:
-        other = fields.pop(field.name, field)
-        if pa.types.is_timestamp(field.type) and pa.types.is_string(other.type):
-            field = other
-        try:
-            merged += pa.unify_schemas([pa.schema([field]), pa.schema([other])], promote_options="permissive")
-        except pa.ArrowException:
-            merged.append(field)
+        types = {field.type, fields.pop(field.name, field).type}
+        if len(types) > 1 and types <= {pa.string(), *(type_ for _, type_ in _BY_LOOK)}:
+            field = pa.field(field.name, pa.string())
+        elif len(types) > 1:
+            other = next(iter(types - {field.type}))
+            with contextlib.suppress(pa.ArrowException):
+                both = [pa.schema([field]), pa.schema([pa.field(field.name, other)])]
+                field = pa.unify_schemas(both, promote_options="permissive").field(0)
+        merged.append(field)
     return pa.schema([*merged, *fields.values()])
 
 
@@ -211,9 +221,16 @@ def _timeless(type_: pa.DataType) -> pa.DataType:
 
 def _by_look(texts: pa.Array) -> pa.DataType:
     for look, type_ in _BY_LOOK:
-        if pc.all(pc.match_substring_regex(texts, look)).as_py():
+        if pc.all(pc.match_substring_regex(texts, look), min_count=1).as_py():
             return type_
     return pa.string()
+
+
+def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_time(type_) and pa.types.is_string(column.type):
+        moments = pc.binary_join_element_wise("1970-01-01T", column, "").cast(pa.timestamp("us"))
+        return moments.cast(type_)
+    return column.cast(type_)
 
 
 def _is_text_in_json(type_: pa.DataType) -> bool:

@@ -130,6 +130,7 @@ def check_memory(
     Memory that other C code allocates for itself is not seen. ``slack_bytes`` is for interpreter objects.
     """
     pool = pa.default_memory_pool()
+    gc.freeze()  # what is there already need not be looked at with each collection
     tracemalloc.start()
     try:
         first: _Weighed | None = None
@@ -142,6 +143,7 @@ def check_memory(
     finally:
         pa.set_memory_pool(pool)
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 class _Checked:
@@ -194,15 +196,17 @@ class _Weighed:
         results: list[Page] = []
         iterator: Iterator[Page] | None = None
         while True:
-            before, pool = _allocated(), pa.proxy_memory_pool(_POOLS[0])
+            pool = pa.proxy_memory_pool(_POOLS[0])
             _POOLS.append(pool)
             pa.set_memory_pool(pool)
+            before = _allocated()
             tracemalloc.reset_peak()
             if iterator is None:
                 iterator = iter(call())
             page = next(iterator, None)
             peak = self.own_bytes + tracemalloc.get_traced_memory()[1] - before[0] + (pool.max_memory() or 0)
             assert peak <= allowed, f"{self.stage.name} {doing}: {peak} bytes, declared {allowed:.0f}"
+            gc.collect()  # so that garbage counts neither here nor below
             self.own_bytes += sum(_allocated()) - sum(before)
             if page is None:
                 break
@@ -218,7 +222,6 @@ class _Weighed:
 
     def _give(self, pages: list[Page]) -> None:
         """Hand pages on and forget them: what is freed thereby was this stage's, what the next one keeps is not."""
-        gc.collect()
         before = sum(_allocated()), self.behind.kept_bytes() if self.behind else 0
         while pages:
             page = pages.pop(0)

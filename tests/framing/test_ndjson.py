@@ -1,0 +1,237 @@
+"""NDJSON and JSON: types, bad lines with their places, every cut, memory, and the way back."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.core.interfaces import Stage
+from app.framing import json as json_array
+from app.framing.ndjson import reader, writer
+from app.framing.schema import parse_types
+from tests.conformance.check_stage import (
+    Outcome,
+    byte_cuts,
+    check_memory,
+    check_stage,
+    outcome_of,
+    pages_of,
+    table_cuts,
+)
+
+PAGE = 4096
+MIB = 1024 * 1024
+UTC = datetime.UTC
+
+
+def make(types: str = "", *, page_bytes: int = PAGE, max_line_bytes: int = PAGE) -> list[Stage]:
+    chosen: Mapping[str, Any] = parse_types(types) if types else {}
+    return reader(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=chosen)
+
+
+def read(data: bytes, types: str = "") -> Outcome:
+    return check_stage(lambda: make(types), byte_cuts(data), page_bytes=PAGE)
+
+
+def rows(data: bytes, types: str = "") -> list[dict[str, Any]]:
+    outcome = read(data, types)
+    assert not outcome.rejects
+    assert outcome.refusal is None
+    names = {"datetime": datetime, "Decimal": Decimal, "zoneinfo": __import__("zoneinfo")}
+    return eval(outcome.content[1], names)
+
+
+def places(data: bytes, types: str = "") -> list[tuple[int, int, str, str | None]]:
+    return [(r.line, r.byte, r.code, r.column) for r in read(data, types).rejects]
+
+
+def test_objects_in_lines() -> None:
+    data = '\ufeff\r\n{"a":1,"b":"ü\\n🙂","c":{"d":[1,2.5]}}\r\n\n {"b":null} \n{"a":-2,"c":{"d":[]}}'.encode()
+    assert rows(data) == [
+        {"a": 1, "b": "ü\n🙂", "c": {"d": [1.0, 2.5]}},
+        {"a": None, "b": None, "c": None},
+        {"a": -2, "b": None, "c": {"d": []}},
+    ]
+
+
+def test_types_by_look_only_where_all_values_look_alike() -> None:
+    data = (
+        b'{"day":"2020-01-31","at":"2020-01-31T10:00:00Z","fine":"2020-01-31 10:00:00.25","mixed":"2020-01-31"}\n'
+        b'{"day":"2020-02-01","at":"2020-02-01T10:00:00Z","fine":"2020-02-01 10:00:00.5","mixed":"2020-01-31T10:00:00"}\n'
+    )
+    first = rows(data)[0]
+    assert first["day"] == datetime.date(2020, 1, 31)
+    assert first["at"] == datetime.datetime(2020, 1, 31, 10, tzinfo=UTC)
+    assert first["fine"] == datetime.datetime(2020, 1, 31, 10, 0, 0, 250_000)
+    assert first["mixed"] == "2020-01-31"
+
+
+def test_large_whole_numbers_keep_their_digits() -> None:
+    assert rows(b'{"n":18446744073709551615}\n{"n":1}\n')[0] == {"n": Decimal(18446744073709551615)}
+
+
+def test_types_that_the_user_sets_also_of_columns_to_come() -> None:
+    data = b'{"a":1}\n{"a":2.25,"d":"2020-01-31","t":"10:00:00"}\n'
+    assert rows(data, "a:decimal(9,2),d:date,t:time")[1] == {
+        "a": Decimal("2.25"),
+        "d": datetime.date(2020, 1, 31),
+        "t": datetime.time(10),
+    }
+
+
+def test_bad_lines_tell_their_places() -> None:
+    lines = [
+        b'{"a":1,"s":"x"}',
+        b'{"a":"x"}',
+        b'{"a":1',
+        b'{"a":2}{"a":3}',
+        b"[1]",
+        b"7",
+        b'{"b\xff":1}',
+        b'{"a":1,"a":2}',
+        b'{"a":',
+        b"4}",
+        b'{"a":5}',
+    ]
+    data = b"\n".join(lines)
+    offsets = [sum(len(line) + 1 for line in lines[:index]) for index in range(len(lines))]
+    found = places(data)
+    assert [(line, byte) for line, byte, _, _ in found] == [(index + 1, offsets[index]) for index in range(1, 10)]
+    assert [code for _, _, code, _ in found] == [
+        "bad_value",
+        *["bad_json"] * 4,
+        "bad_encoding",
+        *["bad_json"] * 3,
+    ]
+    assert found[0][3] == "a"
+
+
+def test_a_field_that_the_first_page_does_not_have() -> None:
+    data = b'{"a":1,"o":{"x":1}}\n' * 400 + b'{"a":1,"new":2}\n{"o":{"y":1}}\n'
+    outcome = check_stage(make, [pages_of(data, ()), pages_of(data, range(100, len(data), 100))])
+    assert [(r.line, r.code, r.column) for r in outcome.rejects] == [
+        (401, "unexpected_field", "new"),
+        (402, "unexpected_field", "o"),
+    ]
+    assert "types=new:TYPE" in outcome.rejects[0].detail
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"", ("empty_input", None, None, None)),
+        (b"\xef\xbb\xbf\n", ("empty_input", None, None, None)),
+        (b'{"a":"' + b"x" * 5000 + b'"}\n', ("record_too_long", 1, 0, None)),
+        (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}\n", ("bad_json", None, None, None)),
+        (b"".join(b'{"k%d":1}\n' % n for n in range(330)), ("page_too_large", None, None, None)),
+    ],
+)
+def test_what_cannot_be_read_at_all(data: bytes, refusal: tuple[Any, ...]) -> None:
+    assert check_stage(make, [pages_of(data, ()), pages_of(data, range(3, len(data), 7))]).refusal == refusal
+
+
+def test_deep_nesting_later_is_a_bad_line() -> None:
+    data = b'{"a":1}\n' * 600 + b'{"a":' + b"[" * 1000 + b"]" * 1000 + b"}\n"
+    outcome = outcome_of(make(), pages_of(data, ()))
+    assert [(r.line, r.code) for r in outcome.rejects] == [(601, "bad_value")]
+
+
+TABLE = pa.table(
+    {
+        "n": pa.array([1, None, -3], pa.int64()),
+        "s": pa.array(['a "q" \\ \r\n\x01', None, "ü🙂"]),
+        "d": pa.array([0, None, 20000], pa.date32()),
+        "t": pa.array([0, None, 1_600_000_000], pa.timestamp("s", "UTC")),
+        "f": pa.array([0.1, None, float("nan")]),
+        "b": pa.array([True, None, False]),
+        "m": pa.array([Decimal("1.50"), None, Decimal("-2.25")], pa.decimal128(9, 2)),
+        "o": pa.array([{"x": [1, None]}, None, {"x": []}], pa.struct([("x", pa.list_(pa.int64()))])),
+    }
+)
+OBJECTS = [
+    {
+        "n": 1,
+        "s": 'a "q" \\ \r\n\x01',
+        "d": "1970-01-01",
+        "t": "1970-01-01T00:00:00Z",
+        "f": 0.1,
+        "b": True,
+        "m": 1.50,
+        "o": {"x": [1, None]},
+    },
+    dict.fromkeys(TABLE.column_names),
+    {
+        "n": -3,
+        "s": "ü🙂",
+        "d": "2024-10-04",
+        "t": "2020-09-13T12:26:40Z",
+        "f": None,
+        "b": False,
+        "m": -2.25,
+        "o": {"x": []},
+    },
+]
+
+
+def test_what_is_written() -> None:
+    text = check_stage(writer, table_cuts(TABLE)).content
+    assert [json.loads(line) for line in text.splitlines()] == OBJECTS
+    assert b'"m":1.50' in text
+
+
+def test_an_array_is_written() -> None:
+    assert json.loads(check_stage(json_array.writer, table_cuts(TABLE)).content) == OBJECTS
+    assert json.loads(check_stage(json_array.writer, table_cuts(TABLE.slice(0, 0))).content) == []
+
+
+def test_an_array_is_not_closed_unless_the_flow_ended_well() -> None:
+    stages = json_array.writer()
+    pages = next(iter(table_cuts(TABLE)))
+    for stage in stages:
+        pages = [result for page in pages for result in stage.feed(page)]
+    assert not b"".join(page.payload for page in pages).rstrip().endswith(b"]")
+
+
+JSON = st.fixed_dictionaries(
+    {},
+    optional={
+        "i": st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
+        "s": st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)),
+        "b": st.one_of(st.none(), st.booleans()),
+    },
+)
+
+
+@given(st.lists(JSON, max_size=12), st.booleans(), st.integers(0, 100))
+@settings(max_examples=100, deadline=None)
+def test_what_json_dumps_writes_is_read_and_written_back(objects: list[dict[str, Any]], ascii: bool, cut: int) -> None:
+    objects = [{"i": 1, "s": "text", "b": True}, *objects]
+    text = "".join(json.dumps(row, ensure_ascii=ascii) + "\n" for row in objects).encode()
+    cuts = (cut,) if 0 < cut < len(text) else ()
+    outcome = outcome_of([*make(), *writer()], pages_of(text, cuts))
+    assert not outcome.rejects
+    found = [json.loads(line) for line in outcome.content.splitlines()]
+    assert found == [{key: row.get(key) for key in ("i", "s", "b")} for row in objects]
+
+
+def test_memory_stays_within_what_is_declared() -> None:
+    page = MIB // 4
+    flat = b"".join(b'{"id":%d,"name":"customer %d","price":%d.25,"flag":true}\n' % (n, n, n) for n in range(30_000))
+    lists = b"".join(b'{"v":[%s]}\n' % b",".join([b"1"] * 500) for _ in range(1500))
+    short = b'{"a":1}\n' * (MIB // 4)
+    days = b'{"d":"2020-01-31","e":"2020-01-31"}\n' * 40_000
+    bad = b'{"a":1}\n{"a":"x"}\n' * 20_000
+    for data in (piece[: 4 * page] for piece in (flat, lists, short, days, bad)):
+        check_memory(
+            lambda: make(page_bytes=page, max_line_bytes=page),
+            pages_of(data, range(page, len(data), page)),
+            page_bytes=page,
+        )
