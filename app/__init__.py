@@ -20,7 +20,7 @@ room       what lives there                                        may import
 core       page, budget, channel, segment, interfaces, errors      the standard library
 framing    bytes to pages and back, sans-IO, one format a file     core
 stages     one transform a file, plain functions                   core, framing
-stores     the disk spool                                          core
+stores     the disk spool, the operator's stored pipelines         core
 sources    request, file, spooled: where pages come from           core, framing, stores
 sinks      response, overflow, file, spooled: where they go        core, framing, stores
 pipeline   the engine                                              core

@@ -29,7 +29,7 @@ from app.core.interfaces import Sink, Source
 from app.core.units import as_size
 from app.main import build_options, create_app
 from app.pipeline import Flow, FlowOptions
-from app.plan import FORMATS, STEPS, WORDS, Plan, build, format_of_file_name, plan_of_query, read_document, sniff
+from app.plan import FORMATS, STEPS, WORDS, Plan, build, format_of_file_name, plan_of_query, plan_of_text, sniff
 from app.settings import Settings
 from app.sinks.file import FileSink, StdoutSink
 from app.sinks.rejects import RejectsLog
@@ -93,7 +93,7 @@ def run(asked: argparse.Namespace) -> int:
     """Run one pipeline over a file, with the very engine that the server uses."""
     settings = _settings(asked)
     tune_allocator()
-    plan = read_document(Path(asked.pipeline_file)) if asked.pipeline_file else plan_of_query(asked.words or [])
+    plan = _read_document(Path(asked.pipeline_file)) if asked.pipeline_file else plan_of_query(asked.words or [])
     if asked.pipeline_file and asked.words:
         raise Refusal("bad_pipeline", "-p names all the steps: give either it or steps, not both")
     if plan.on_error == "quarantine" and not asked.rejects:
@@ -171,6 +171,13 @@ def _open_source(name: str) -> int:
         return os.open(name, os.O_RDONLY)
     except OSError as error:
         raise Refusal("source_failed", f"{name}: {error.strerror}") from error
+
+
+def _read_document(path: Path) -> Plan:
+    try:
+        return plan_of_text(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal("bad_pipeline", f"the pipeline {path} cannot be read: {error}") from error
 
 
 def _copy_rejects(rejects: RejectsLog, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
@@ -49,9 +48,8 @@ __all__ = [
     "format_of_media_type",
     "plan_of_document",
     "plan_of_query",
-    "read_document",
+    "plan_of_text",
     "sniff",
-    "stored_plan",
     "with_pipeline",
 ]
 
@@ -182,22 +180,12 @@ def with_pipeline(plan: Plan, stored: Plan) -> Plan:
     )
 
 
-def stored_plan(directory: Path | None, name: str) -> Plan:
-    """The pipeline that is stored as ``NAME.yaml``, ``.yml`` or ``.json`` in ``directory``."""
-    stored = sorted(directory.iterdir()) if directory is not None else []
-    for path in stored:
-        if path.suffix in (".yaml", ".yml", ".json") and path.stem == name:
-            return read_document(path)
-    names = known(path.stem for path in stored if path.suffix in (".yaml", ".yml", ".json")) or "none"
-    raise Refusal("bad_pipeline", f"there is no stored pipeline {name[:80]!r}; known are {names}")
-
-
-def read_document(path: Path) -> Plan:
-    """The plan in a YAML or JSON file (JSON is YAML)."""
+def plan_of_text(text: str, name: str) -> Plan:
+    """The plan in the text of a YAML or JSON document (JSON is YAML); ``name`` is for the refusal."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Refusal("bad_pipeline", f"the pipeline {path.name} cannot be read: {error}") from error
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refusal("bad_pipeline", f"the pipeline {name[:80]} cannot be read: {error}") from error
     return plan_of_document(document)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,9 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from app.core.errors import Refusal, known
-from app.plan import FORMATS, ON_ERROR, READABLE, STEPS, Plan, plan_of_query, stored_plan, with_pipeline
+from app.plan import FORMATS, ON_ERROR, READABLE, STEPS, Plan, plan_of_query, plan_of_text, with_pipeline
 from app.runs.book import Book
+from app.stores.pipelines import stored_pipeline
 from app.web.transform import TransformResponse, Workshop
 
 _PIECE_BYTES = 256 * 1024
@@ -39,10 +40,13 @@ def transform_routes(workshop: Workshop, pipelines_dir: Path | None) -> APIRoute
     """``/v1/transform``. It takes no body parameter: the response reads the body itself, page by page."""
     router = APIRouter(tags=["transform"])
 
-    def plan_of(request: Request) -> Callable[[], Plan]:
-        def plan() -> Plan:
+    def plan_of(request: Request) -> Callable[[], Awaitable[Plan]]:
+        async def plan() -> Plan:
             asked = plan_of_query(parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=200))
-            return asked if asked.pipeline is None else with_pipeline(asked, stored_plan(pipelines_dir, asked.pipeline))
+            if asked.pipeline is None:
+                return asked
+            text = await stored_pipeline(pipelines_dir, asked.pipeline)
+            return with_pipeline(asked, plan_of_text(text, asked.pipeline))
 
         return plan
 

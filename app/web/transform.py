@@ -73,7 +73,7 @@ class TransformResponse(Response):
     framing, so that no client takes it for whole.
     """
 
-    def __init__(self, workshop: Workshop, plan: Callable[[], Plan], *, file_name: str) -> None:
+    def __init__(self, workshop: Workshop, plan: Callable[[], Awaitable[Plan]], *, file_name: str) -> None:
         """``plan`` is called when the response runs, and may refuse. ``file_name`` is the URL's last segment."""
         super().__init__()
         self._workshop = workshop
@@ -114,10 +114,10 @@ class _Exchange:
         """The run's id, once there is a run."""
         return None if self._entry is None else self._entry.run.id
 
-    async def run(self, plan_of: Callable[[], Plan], file_name: str) -> None:
+    async def run(self, plan_of: Callable[[], Awaitable[Plan]], file_name: str) -> None:
         """Read the words, the head and, where they do not tell, the first bytes; then run the flow."""
         options = self._shop.options
-        plan = plan_of()
+        plan = await plan_of()
         length = self._headers.get("content-length", "")
         if length.isdecimal() and int(length) > options.max_body_bytes:
             raise body_too_large(options.max_body_bytes)

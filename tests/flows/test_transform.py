@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.server import Server, eventually
+from tests.server import Server, eventually, serving
 
 CSV = b'a,b,s\n1,1.5,x\n2,2.5,\n3,3.5,"q""uo,te"\n'
 
@@ -352,3 +352,14 @@ def test_lineitem_like_rows_equal_duckdb(server: Server, tmp_path: Path) -> None
     ours = pq.read_table(io.BytesIO(reply.content)).to_pylist()
     theirs = duckdb.sql(f"select {select} from read_csv('{source}') where l_quantity<24").fetchall()
     assert [tuple(row.values()) for row in ours] == theirs
+
+
+def test_a_stored_pipeline_stands_for_its_steps(tmp_path: Path) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "clean.yaml").write_text("from: csv\nto: ndjson\nsteps:\n  - where: a > 1\n  - limit: 1\n")
+    (folder / "broken.json").write_text("{")
+    with serving(tmp_path / "spool", pipelines_dir=folder) as server:
+        assert post(server, "pipeline=clean", CSV).text.count("\n") == 1
+        assert "clean" in refused(post(server, "pipeline=nope", CSV), 400, "bad_pipeline")["detail"]
+        refused(post(server, "pipeline=broken", CSV), 400, "bad_pipeline")
