@@ -25,12 +25,13 @@ class Quoting:
         d = re.escape(delimiter)
         quoted = rb'"(?:[^"]++|"")*+"'
         # A quote that follows neither a delimiter nor a newline does not start a field. One at the very start does.
-        inside = rb'(?:[^"\n]++|(?<=[^' + d + rb'\n])"|' + quoted + rb")*+"
+        # Atomic groups and not possessive repeats: these match too much before Python 3.11.5. And bounded, because a
+        # repeat that may be backtracked takes memory for each turn until its group is left.
+        inside = rb'(?>(?:[^"\n]++|(?<=[^' + d + rb'\n])"|' + quoted + rb"){0,500})"
         self._opens = pa.array([delimiter[0], _NEWLINE, _QUOTE], pa.uint8())
         self._closes = pa.array([delimiter[0], _NEWLINE, _RETURN, _QUOTE], pa.uint8())
         self._inside = re.compile(inside)
-        self._record = re.compile(inside + rb"(?:\n|\Z)")
-        self._whole_records = re.compile(rb"(?:" + inside + rb"\n)*+")
+        self._short_records = re.compile(rb"(?>(?:" + inside + rb"\n){0,500})")
         self._quoted = re.compile(rb"(?:\A|(?<=[" + d + rb"\n]))" + quoted)
 
     def index(self, buffer: bytes) -> Find:
@@ -39,28 +40,54 @@ class Quoting:
             return line_ends(buffer)
         if self._alternate(buffer):
             return _even_newlines(buffer)
-        return lambda start, stop: self._whole_records.match(buffer, start, stop).end()  # type: ignore[union-attr]
+        return lambda start, stop: self._last_end(buffer, start, stop)
 
     def first_end(self, buffer: bytes) -> int:
         """Where the first record of ``buffer`` ends, its newline included; 0 if it does not."""
-        end = self._inside.match(buffer).end()  # type: ignore[union-attr]
+        end = self._content_end(buffer, 0, len(buffer))
         return end + 1 if buffer[end : end + 1] == b"\n" else 0
 
     def unclosed(self, record: bytes | memoryview) -> int | None:
         """Where the quote stands that opens a field of ``record`` and is not closed."""
-        end = self._inside.match(record).end()  # type: ignore[union-attr]
+        end = self._content_end(record, 0, len(record))
         return end if end < len(record) else None
 
     def records(self, block: bytes | memoryview) -> list[tuple[int, int]]:
         """The start and end of each record of ``block``, blank lines included."""
-        pattern = self._record if b'"' in bytes(block) else _LINE
-        return [match.span() for match in pattern.finditer(block) if match.end() > match.start()]
+        if b'"' not in bytes(block):
+            return [match.span() for match in _LINE.finditer(block)]
+        spans: list[tuple[int, int]] = []
+        start = 0
+        while start < len(block):
+            end = self._content_end(block, start, len(block))
+            if end < len(block) and block[end] != _NEWLINE:
+                break
+            spans.append((start, min(end + 1, len(block))))
+            start = end + 1
+        return spans
 
     def has_stray_return(self, block: bytes | memoryview) -> bool:
         """Whether a carriage return outside of quotes is not followed by a newline."""
         if _LONE_RETURN.search(block) is None:
             return False
         return _LONE_RETURN.search(self._quoted.sub(b"", bytes(block))) is not None
+
+    def _content_end(self, buffer: bytes | memoryview, start: int, stop: int) -> int:
+        """Where the content of the record at ``start`` ends: at its newline, at ``stop``, or at a quote that opens and
+        is not closed."""
+        while (end := self._inside.match(buffer, start, stop).end()) > start:  # type: ignore[union-attr]
+            start = end
+        return end
+
+    def _last_end(self, buffer: bytes, start: int, stop: int) -> int:
+        stop = min(stop, len(buffer))
+        while True:
+            end = self._short_records.match(buffer, start, stop).end()  # type: ignore[union-attr]
+            if end == start:  # a record of very many parts, or one that does not end
+                end = self._content_end(buffer, start, stop) + 1
+                if end > stop or buffer[end - 1] != _NEWLINE:
+                    return start
+            start = end
 
     def _alternate(self, buffer: bytes) -> bool:
         """Whether every other quote opens and every other closes: then parity tells what is quoted.
