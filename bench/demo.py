@@ -31,9 +31,9 @@ def main() -> int:
         next(partial.rglob("lineitem*.csv")).rename(source)
     megabytes = source.stat().st_size / 1e6
     with tempfile.TemporaryDirectory(prefix="weir-demo-") as work:
-        server = subprocess.Popen(
-            [HERE / "weir", "serve", "--port", "0", "--spool-dir", f"{work}/spool"], stdout=subprocess.PIPE, text=True
-        )
+        command = [HERE / "weir", "serve", "--port", "0", "--spool-dir", f"{work}/spool"]
+        with open(f"{work}/server.log", "w") as log:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert server.stdout is not None
             found = re.search(r"http://\S+", server.stdout.readline())
@@ -56,12 +56,10 @@ def main() -> int:
                 "-D",
                 "-",
             ]
-            for word in QUERY:
-                command += ["--url-query", word]
-            print("  curl -T lineitem.csv -o out.parquet \\")
-            print("      " + " ".join(f"--url-query '{word}'" for word in QUERY) + f" \\\n      {url}/v1/transform\n")
+            address = f"{url}/v1/transform?{'&'.join(QUERY).replace(' ', '+')}"
+            print(f"  curl -T lineitem.csv -o out.parquet '{address}'\n")
             began = time.monotonic()
-            answer = subprocess.run([*command, f"{url}/v1/transform"], capture_output=True, text=True, check=False)
+            answer = subprocess.run([*command, address], capture_output=True, text=True, check=False)
             seconds = time.monotonic() - began
             if answer.returncode:
                 print(answer.stdout, answer.stderr, file=sys.stderr)
