@@ -86,6 +86,7 @@ class Cutter:
         self._line = line
         self._tail = bytearray()
         self._scan_at_bytes = 0
+        self._window_bytes = page_bytes
 
     def feed(self, piece: bytes | memoryview) -> Iterator[Block]:
         """The blocks that ``piece`` completes. Raises ``record_too_long``."""
@@ -109,18 +110,26 @@ class Cutter:
 
     def _cut(self, buffer: bytes) -> Iterator[Block]:
         find, view, start = self._index(buffer), memoryview(buffer), 0
-        # Not a full page and then a few bytes, when a page and a started record come together.
-        window = self._page_bytes if 2 * len(buffer) > 3 * self._page_bytes else len(buffer)
+        # Not a full page and then a few bytes, when a page and a started record come together and both fit.
+        roomy = self._window_bytes == self._page_bytes and 2 * len(buffer) <= 3 * self._page_bytes
+        window = len(buffer) if roomy else self._window_bytes
         while start < len(buffer):
             end = self._end(find, start, window, len(buffer))
             if end == start:
                 break
             newlines = buffer.count(b"\n", start, end)
-            if newlines > 1 and self._size_of(end - start, newlines) > 2 * self._page_bytes:
-                length = shorter(find, start, end)
+            ratio = self._size_of(end - start, newlines) / (2 * self._page_bytes)
+            if newlines > 1 and ratio > 1:
+                wanted = start + int((end - start) / ratio)
+                length = find(start, wanted) - start or shorter(find, start, end)
                 if length:
                     window = length
                     continue
+            # The next blocks are tried at the size that fits: each try looks at all of its bytes.
+            if ratio > 0.9:
+                self._window_bytes = min(self._page_bytes, int((end - start) / ratio * 0.97) + 1)
+            else:
+                self._window_bytes = min(self._page_bytes, max(self._window_bytes, (end - start) * 9 // 8))
             self._check_lengths(buffer, find, start, end)
             whole = start == 0 and end == len(buffer)
             block = Block(buffer if whole else view[start:end], self._byte, self._line, newlines)

@@ -72,6 +72,9 @@ class Slices:
             return 4 * len(array) + len(values) + self._value_bytes(values)
         if is_.is_decimal(kind):
             return len(array) * (int(kind.precision) + 8)
+        if is_.is_string(kind) or is_.is_binary(kind):
+            text = _text_of(array)
+            return 4 * len(array) + len(text) * (self._control_factor if _has_control(text) else 2)
         if is_.is_fixed_size_binary(kind) or not is_.is_primitive(kind):
             return 4 * len(array) + int(pc.sum(self._lengths(array)).as_py() or 0)
         return len(array) * _LONGEST.get(str(kind), _LONGEST_OTHER)
@@ -83,16 +86,20 @@ class Slices:
         except pa.ArrowNotImplementedError:
             # A map, a run-end encoded value: seldom, and as Python has them.
             return pa.array([len(str(value)) * self._control_factor for value in array.to_pylist()], pa.int64())
-        return pc.multiply(lengths.cast(pa.int64()), self._control_factor if _has_control(array) else 2)
+        return pc.multiply(lengths.cast(pa.int64()), self._control_factor)
 
 
-def _has_control(array: pa.Array) -> bool:
-    if not (pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
-        return True
+def _text_of(array: pa.Array) -> memoryview:
+    """The texts of an array of strings, one behind the other, without a copy."""
     offsets, data = array.buffers()[1:]
     if data is None or not len(array):
-        return False
+        return memoryview(b"")
     ends = memoryview(offsets).cast("i")
-    text = memoryview(data)[ends[array.offset] : ends[array.offset + len(array)]]
+    return memoryview(data)[ends[array.offset] : ends[array.offset + len(array)]]
+
+
+def _has_control(text: memoryview) -> bool:
+    if not len(text):
+        return False
     octets = pa.Array.from_buffers(pa.uint8(), len(text), [None, pa.py_buffer(text)])
-    return len(text) > 0 and bool(pc.min(octets).as_py() < 32)
+    return bool(pc.min(octets).as_py() < 32)
