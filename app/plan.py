@@ -206,7 +206,8 @@ def build(
     assert source is not None
     assert target is not None
     if not (source.read or source.read_file):
-        raise Refusal("unknown_format", f"{source.name} can only be written; readable are {known(READABLE)}")
+        hint = "; send an object a line, as ndjson" if source.name == "json" else ""
+        raise Refusal("unknown_format", f"{source.name} can only be written{hint}; readable are {known(READABLE)}")
     context = StageContext(options.page_bytes, options.max_expansion, source.name in ("csv", "tsv"))
     decoders: list[Stage | Operator] = [
         Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode

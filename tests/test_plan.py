@@ -146,3 +146,9 @@ def test_what_data_begins_like(start: bytes, name: str) -> None:
 def test_compressed_data_is_told_what_to_say() -> None:
     with pytest.raises(Refusal, match="decompress=gzip"):
         sniff(b"\x1f\x8b\x08")
+
+
+@pytest.mark.parametrize("start", [b'[{"a":1}]', b"\xef\xbb\xbf [\n  {", b"[]"])
+def test_a_json_array_is_not_taken_for_csv(start: bytes) -> None:
+    with pytest.raises(Refusal, match="jq"):
+        sniff(start)

@@ -160,5 +160,9 @@ def sniff(start: bytes) -> Format:
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] == b"{":
         return FORMATS["ndjson"]
+    if text[:1] == b"[" and text[1:].lstrip()[:1] in (b"{", b"]"):
+        raise Refusal(
+            "unknown_format", "the body is a JSON array: send an object a line instead (jq -c '.[]'), as ndjson"
+        )
     first_line = text.split(b"\n", 1)[0]
     return FORMATS["tsv" if b"\t" in first_line and b"," not in first_line else "csv"]
