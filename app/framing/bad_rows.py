@@ -58,7 +58,7 @@ def salvage(
     data: bytes,
     records: Sequence[Record],
     faults: dict[int, Fault],
-    read: Callable[[bytes, int], pa.RecordBatch | None],
+    read: Callable[[bytes | memoryview, int | None], pa.RecordBatch | None],
     blame: Callable[[bytes], Fault],
 ) -> list[pa.RecordBatch]:
     """The rows of those ``records`` of ``data`` that are good; ``faults`` is filled up with the others, by index.
@@ -95,6 +95,45 @@ def rejects(
         start, end = records[index]
         line, at = line + data.count(b"\n", at, start), start
         yield Reject(line, byte + start, fault.code, fault.detail, text_of(data[start:end]), fault.column)
+
+
+def parse_page(
+    page: Page,
+    schema: pa.Schema,
+    *,
+    read: Callable[[bytes | memoryview, int | None], pa.RecordBatch | None],
+    index: Callable[[bytes], Find],
+    records: Callable[[bytes], Sequence[Record]],
+    blame: Callable[[bytes], Fault],
+    faults: Callable[[bytes, Sequence[Record]], dict[int, Fault]] = lambda text, records: {},
+) -> Page:
+    """The rows of ``page``, and rejects for its other records.
+
+    ``read(text, count)`` gives the rows of whole records, None if any is bad (or, where it is known, if there are not
+    ``count``). Only then are the records told apart: by ``index`` and ``records``. ``faults`` tells at a glance of what
+    it can; the rest is narrowed down, and ``blame`` tells why one record is bad.
+    """
+    if not page.nbytes:
+        return table_page(page, schema, [], [])
+    batch = read(page.payload, None)
+    if batch is not None:
+        return table_page(page, schema, [batch], [])
+    data = bytes(page.payload)
+    batches: list[pa.RecordBatch] = []
+    rejected: list[Reject] = []
+    line, at = page.line, 0
+    for start, end in pieces(data, index(data)):
+        line, at = line + data.count(b"\n", at, start), start
+        text = data[start:end]
+        batch = read(text, None)
+        if batch is not None:
+            batches.append(batch)
+            continue
+        found = records(text)
+        bad = faults(text, found)
+        batches += salvage(text, found, bad, read, blame)
+        rejected += rejects(text, found, bad, line=line, byte=page.byte + start)
+    return table_page(page, schema, batches, rejected)
 
 
 def table_page(page: Page, schema: pa.Schema, batches: Sequence[pa.RecordBatch], rejects: Sequence[Reject]) -> Page:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.core.page import Page, Reject
-from app.framing.bad_rows import (
-    PARSER_ERRORS,
-    Fault,
-    Record,
-    misfit,
-    pieces,
-    rejects,
-    salvage,
-    short,
-    table_page,
-)
+from app.core.page import Page
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
 from app.framing.csv_table import CsvTable
 
 _BLAMED_COLUMN = re.compile(r"In CSV column #(\d+)")
@@ -53,14 +43,15 @@ class CsvParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other records."""
-        if not page.nbytes:
-            yield table_page(page, self._table.schema, [], [])
-            return
-        batch = self._judge(page.payload)
-        if batch is not None:
-            yield table_page(page, self._table.schema, [batch], [])
-        else:
-            yield table_page(page, self._table.schema, *self._salvage(page))
+        yield parse_page(
+            page,
+            self._table.schema,
+            read=self._judge,
+            index=self._table.index,
+            records=self._records,
+            blame=self._blame,
+            faults=self._faults,
+        )
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
@@ -91,26 +82,12 @@ class CsvParse:
         said = (pc.match_substring_regex(text, _INFINITE) for text in texts.columns)
         return any(pc.and_not(mask, said).true_count for mask, said in zip(infinite.values(), said, strict=True))
 
-    def _salvage(self, page: Page) -> tuple[list[pa.RecordBatch], list[Reject]]:
-        data = bytes(page.payload)
-        batches: list[pa.RecordBatch] = []
-        rejected: list[Reject] = []
-        line, at = page.line, 0
-        for start, end in pieces(data, self._table.index(data)):
-            line, at = line + data.count(b"\n", at, start), start
-            text = data[start:end]
-            batch = self._judge(text)
-            if batch is not None:
-                batches.append(batch)
-                continue
-            one_column = len(self._table.schema) == 1
-            records = [(i, j) for i, j in self._table.quoting.records(text) if one_column or text[i:j].strip(b"\r\n")]
-            faults = self._faults(text, records)
-            batches += salvage(text, records, faults, self._judge, self._blame)
-            rejected += rejects(text, records, faults, line=line, byte=page.byte + start)
-        return batches, rejected
+    def _records(self, text: bytes) -> list[Record]:
+        """The records, of which blank lines are none unless there is one column."""
+        blank_too = len(self._table.schema) == 1
+        return [(i, j) for i, j in self._table.quoting.records(text) if blank_too or text[i:j].strip(b"\r\n")]
 
-    def _faults(self, data: bytes, records: list[Record]) -> dict[int, Fault]:
+    def _faults(self, data: bytes, records: Sequence[Record]) -> dict[int, Fault]:
         """What can be told of many records at once; what is left out is good, or for the parser to judge."""
         faults: dict[int, Fault] = {}
         if self._table.quoting.has_stray_return(data):

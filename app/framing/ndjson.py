@@ -17,8 +17,8 @@ import orjson
 import pyarrow as pa
 
 from app.core.interfaces import Stage
-from app.core.page import Page, Reject
-from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, pieces, rejects, salvage, short, table_page
+from app.core.page import Page
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
 from app.framing.blocks import TableCut, line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import NdjsonTable
@@ -59,14 +59,14 @@ class NdjsonParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other lines."""
-        if not page.nbytes:
-            yield table_page(page, self._table.schema, [], [])
-            return
-        batch = self._judge(page.payload)
-        if batch is not None:
-            yield table_page(page, self._table.schema, [batch], [])
-        else:
-            yield table_page(page, self._table.schema, *self._salvage(page))
+        yield parse_page(
+            page,
+            self._table.schema,
+            read=self._judge,
+            index=line_ends,
+            records=lambda text: list(_lines(text)),
+            blame=self._blame,
+        )
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
@@ -86,24 +86,6 @@ class NdjsonParse:
         if count not in (None, rows) or rows != _object_lines(bytes(data)):
             return None
         return batch
-
-    def _salvage(self, page: Page) -> tuple[list[pa.RecordBatch], list[Reject]]:
-        data = bytes(page.payload)
-        batches: list[pa.RecordBatch] = []
-        rejected: list[Reject] = []
-        line, at = page.line, 0
-        for start, end in pieces(data, line_ends(data)):
-            line, at = line + data.count(b"\n", at, start), start
-            text = data[start:end]
-            batch = self._judge(text)
-            if batch is not None:
-                batches.append(batch)
-                continue
-            records = list(_lines(text))
-            faults: dict[int, Fault] = {}
-            batches += salvage(text, records, faults, self._judge, self._blame)
-            rejected += rejects(text, records, faults, line=line, byte=page.byte + start)
-        return batches, rejected
 
     def _blame(self, record: bytes) -> Fault:
         """Why ``record`` is not read."""
