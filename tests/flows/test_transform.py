@@ -360,7 +360,9 @@ def test_a_stored_pipeline_stands_for_its_steps(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "clean.yaml").write_text("from: csv\nto: ndjson\nsteps:\n  - where: a > 1\n  - limit: 1\n")
     (folder / "broken.json").write_text("{")
+    (folder / "latin.yml").write_bytes(b"steps: [upper] # \xff")
     with serving(tmp_path / "spool", pipelines_dir=folder) as server:
         assert post(server, "pipeline=clean", CSV).text.count("\n") == 1
         assert "clean" in refused(post(server, "pipeline=nope", CSV), 400, "bad_pipeline")["detail"]
         refused(post(server, "pipeline=broken", CSV), 400, "bad_pipeline")
+        refused(post(server, "pipeline=latin", CSV), 400, "bad_pipeline")
