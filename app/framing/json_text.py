@@ -28,10 +28,16 @@ def rows_text(batch: pa.RecordBatch) -> memoryview:
     if not batch.num_rows:
         return memoryview(b"")
     lines = _objects(batch.schema.names, batch.columns, end="}\n")
-    # The texts of an array lie one behind the other: they are the output.
-    offsets, data = lines.buffers()[1:]
+    return joined_text(lines)
+
+
+def joined_text(array: pa.Array) -> memoryview:
+    """The texts of an array of strings or binaries, one behind the other as they lie in memory: not a copy."""
+    offsets, data = array.buffers()[1:]
+    if data is None or not len(array):
+        return memoryview(b"")
     ends = memoryview(offsets).cast("i")
-    return memoryview(data).toreadonly()[ends[lines.offset] : ends[lines.offset + len(lines)]]
+    return memoryview(data).toreadonly()[ends[array.offset] : ends[array.offset + len(array)]]
 
 
 def value_text(array: pa.Array) -> pa.StringArray:
@@ -114,11 +120,7 @@ def _float_text(array: pa.Array) -> pa.StringArray:
 
 
 def _escaped(array: pa.StringArray) -> pa.StringArray:
-    offsets, data = array.buffers()[1:]
-    if data is None or not data.size or not len(array):
-        return array
-    ends = memoryview(offsets).cast("i")
-    text = memoryview(data)[ends[array.offset] : ends[array.offset + len(array)]]
+    text = joined_text(array)
     if not len(text):
         return array
     # Looked at as one run of bytes first: most columns have nothing to escape.

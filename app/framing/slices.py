@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.core.page import Page
+from app.framing.json_text import joined_text
 
 _SMALL_BYTES = 64 * 1024
 """Text that no slicing is worth."""
@@ -73,7 +74,7 @@ class Slices:
         if is_.is_decimal(kind):
             return len(array) * (int(kind.precision) + 8)
         if is_.is_string(kind) or is_.is_binary(kind):
-            text = _text_of(array)
+            text = joined_text(array)
             return 4 * len(array) + len(text) * (self._control_factor if _has_control(text) else 2)
         if is_.is_fixed_size_binary(kind) or not is_.is_primitive(kind):
             return 4 * len(array) + int(pc.sum(self._lengths(array)).as_py() or 0)
@@ -87,15 +88,6 @@ class Slices:
             # A map, a run-end encoded value: seldom, and as Python has them.
             return pa.array([len(str(value)) * self._control_factor for value in array.to_pylist()], pa.int64())
         return pc.multiply(lengths.cast(pa.int64()), self._control_factor)
-
-
-def _text_of(array: pa.Array) -> memoryview:
-    """The texts of an array of strings, one behind the other, without a copy."""
-    offsets, data = array.buffers()[1:]
-    if data is None or not len(array):
-        return memoryview(b"")
-    ends = memoryview(offsets).cast("i")
-    return memoryview(data)[ends[array.offset] : ends[array.offset + len(array)]]
 
 
 def _has_control(text: memoryview) -> bool:
