@@ -23,7 +23,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $(STAMP)
 
 demo: setup
-	@.venv/bin/python bench/demo.py
+	@.venv/bin/python -m bench.demo
 
 test: lint
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup

@@ -11,6 +11,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from bench.inputs import lineitem_file
+
 QUERY = (
     "where=l_quantity<24",
     "select=l_orderkey,l_extendedprice*(1-l_discount) as revenue,l_shipmode",
@@ -20,15 +22,8 @@ HERE = Path(sys.executable).parent
 
 
 def main() -> int:
-    cache = Path(tempfile.gettempdir()) / "weir-demo"
-    cache.mkdir(exist_ok=True)
-    source = cache / "lineitem.csv"
-    if not source.exists():
-        print("making TPC-H lineitem, scale 1 ...", flush=True)
-        partial = cache / "partial"
-        command = [HERE / "tpchgen-cli", "csv", "-s", "1", "--tables", "lineitem", "--output-dir", partial]
-        subprocess.run(command, check=True, capture_output=True)
-        next(partial.rglob("lineitem*.csv")).rename(source)
+    print("TPC-H lineitem, scale 1: made by the first run ...", flush=True)
+    source = lineitem_file(1)
     megabytes = source.stat().st_size / 1e6
     with tempfile.TemporaryDirectory(prefix="weir-demo-") as work:
         command = [HERE / "weir", "serve", "--port", "0", "--spool-dir", f"{work}/spool"]

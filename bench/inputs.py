@@ -72,7 +72,7 @@ def text(mib: int) -> Input:
     return Input(path, path.stat().st_size)
 
 
-def lineitem(scale: float) -> Input:
+def lineitem_file(scale: float) -> Path:
     """TPC-H lineitem as CSV with a header, by tpchgen-cli."""
     path = cache_folder() / f"lineitem-{scale:g}.csv"
     if not path.exists():
@@ -90,6 +90,12 @@ def lineitem(scale: float) -> Input:
         subprocess.run([*command, "--overwrite"], check=True, capture_output=True)
         (partial / "lineitem.csv").rename(path)
         partial.rmdir()
+    return path
+
+
+def lineitem(scale: float) -> Input:
+    """The same file with its number of rows, which are counted once."""
+    path = lineitem_file(scale)
     rows = expected_figures(path, filtered=False)["rows"]
     return Input(path, path.stat().st_size, rows)
 

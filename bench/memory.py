@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.inputs import lineitem_file
+
 HERE = Path(sys.executable).parent
 BUDGET_MIB = 128
 ALLOWED_MIB = 64
@@ -46,17 +48,6 @@ def peak_mib(pid: int) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def lineitem(cache: Path) -> Path:
-    source = cache / "lineitem.csv"
-    if not source.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = cache / "partial"
-        command = [HERE / "tpchgen-cli", "csv", "-s", "1", "--tables", "lineitem", "--output-dir", partial]
-        subprocess.run(command, check=True, capture_output=True)
-        next(partial.rglob("lineitem*.csv")).rename(source)
-    return source
-
-
 def text_pipe(nbytes: int) -> str:
     return f"yes 'some lower case text that is to become upper case' | head -c {nbytes}"
 
@@ -77,7 +68,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     asked = parser.parse_args()
     gib = 1 << 30
-    source = lineitem(Path(tempfile.gettempdir()) / "weir-demo")
+    source = lineitem_file(1)
     parquet = "from=csv&to=parquet"
     works: dict[str, tuple[str, list[Callable[[], str]]]] = {
         "upper, 1 GiB": ("upper", [lambda: text_pipe(gib)]),
