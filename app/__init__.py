@@ -5,9 +5,9 @@ The way of a page
 ``web/transform`` answers ``POST /v1/transform``. It reads the URL into a ``Plan`` (``plan``), turns that into stages
 (``build``), joins body, stages and response into a ``Flow`` (``pipeline``), and lets the ``Runner`` (``runs``) carry it::
 
-    receive() -> sources/request -> framing -> stages -> framing -> sinks/response -> send()
-                               channel   worker threads, in order   channel or overflow
-                 `------------------ one task group, one Flow -----------------`
+    web/protocol -> sources/request -> framing -> stages -> framing -> sinks/response -> web/protocol
+    pages           channel            worker threads, in order        channel, overflow   the same pages
+                    `------------------ one task group, one Flow -----------------`
 
 Before its first byte is read, a run is admitted by the ``Budget`` (``core/budget``) with the most bytes it can ever hold
 (``core/segment``). It waits its turn, or is refused; once in, it never has to ask again. It ends committed or aborted.
@@ -27,7 +27,7 @@ pipeline   the engine                                              core
 plan       a user's words become stages; all name look-ups         core, framing, stages
 runs       record, book, runner                                    core, pipeline
 metrics    the table of metrics, the collector                     core
-web        routes, negotiation, responses, errors                  core, pipeline, plan, runs, sources, sinks, stores
+web        routes, negotiation, responses, errors; ``protocol``    core, pipeline, plan, runs, sources, sinks, stores
 settings   the environment, read once                              core
 allocator  the C allocator's options                               nothing
 main, cli  composition root and command                            all
@@ -42,5 +42,7 @@ Decisions, and what was not chosen
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
 * A failure after the first byte leaves the answer incomplete. A trailer or a last line could be overlooked.
+* Our own protocol class under uvicorn, not another server: heads are llhttp's, the application is plain ASGI, and stock
+  uvicorn still serves it. Bodies are framed by our own code alone, so no two readers can differ about their end.
 * Half-duplex clients overflow to disk after 200 ms without progress, not at once: duplex clients would pay for the disk.
 """

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from app.sinks.rejects import RejectsLog
 from app.sources.file import file_pages
 from app.sources.spooled import spooled_pages
 from app.stores.spool import Spool
+from app.web.protocol import WireProtocol
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +67,7 @@ def serve(asked: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=partial(WireProtocol, wire=app.state.wire) if settings.wire == "pages" else "httptools",  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,

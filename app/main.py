@@ -27,12 +27,15 @@ from app.settings import Settings
 from app.stages.sql import warm_up
 from app.stores.spool import Spool
 from app.web.errors import problem, problem_of_status
+from app.web.protocol import FileSender, Limits, PagePool, Wire
 from app.web.routes import Health, operation_routes, run_routes, transform_routes
 from app.web.transform import TransformOptions, Workshop
 
 log = logging.getLogger("weir")
 
 _LAG_EVERY_S = 0.25
+_MOST_FREE_PAGES = 8
+"""Pages that are kept for the next body. More, and memory lies idle; fewer, and a busy server touches fresh memory."""
 
 
 def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
@@ -50,10 +53,24 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. It takes its place in the spool at once, and gives it back when its lifespan ends."""
     spool = Spool(settings.spool_dir, limit_bytes=settings.spool_limit)
-    budget = Budget(settings.memory_budget, max_flows=settings.max_flows, wait_s=settings.admit_timeout)
+    kept_bytes = min(settings.page_bytes * _MOST_FREE_PAGES, settings.memory_budget // 16)
+    pool = PagePool(settings.page_bytes, keep_bytes=kept_bytes)
+    budget = Budget(settings.memory_budget - kept_bytes, max_flows=settings.max_flows, wait_s=settings.admit_timeout)
     book = Book(ttl_s=settings.result_ttl)
     executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="weir-worker")
     io_executor = ThreadPoolExecutor(8, thread_name_prefix="weir-io")
+    send_executor = ThreadPoolExecutor(4, thread_name_prefix="weir-send")
+    wire = Wire(
+        pool,
+        FileSender(send_executor),
+        Limits(
+            header_s=settings.header_timeout,
+            keep_alive_s=settings.keep_alive_timeout,
+            idle_s=settings.idle_timeout,
+            min_bytes_per_s=settings.min_rate,
+            request_s=settings.request_timeout,
+        ),
+    )
     health = Health()
     metrics = Metrics(
         Readings(
@@ -61,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
             spool=spool.statistics,
             edges=book.edge_bytes,
             in_flight=book.in_flight,
+            pages=pool.statistics,
             arrow_allocated_bytes=pa.total_allocated_bytes,
         )
     )
@@ -91,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
             book.close()
             executor.shutdown()
             io_executor.shutdown()
+            send_executor.shutdown()
             spool.close()
 
     app = FastAPI(
@@ -106,7 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_parameter)
-    app.state.health = health
+    app.state.wire = wire
     return app
 
 

@@ -49,6 +49,8 @@ METRICS: tuple[Described, ...] = (
     Described("weir_spool_overflows_total", "counter", (), "Results that went to disk as their client did not read"),
     Described("weir_rejected_total", "counter", ("code",), "Rejected rows by code"),
     Described("weir_event_loop_lag_seconds", "histogram", (), "How late the event loop runs what is due", _LAG),
+    Described("weir_pages_leased_bytes", "gauge", (), "Bytes of receive pages that are in use"),
+    Described("weir_pages_free_bytes", "gauge", (), "Bytes of receive pages that are kept for the next body"),
     Described("weir_arrow_allocated_bytes", "gauge", (), "Bytes that Arrow's memory pool has handed out"),
 )
 """Every metric of ours. Labels are bounded words: never a run's id, a path, or anything a user wrote."""
@@ -78,6 +80,20 @@ class SpoolFigures(Protocol):
         ...
 
 
+class PageFigures(Protocol):
+    """What the collector reads of the pool of pages."""
+
+    @property
+    def leased_bytes(self) -> int:
+        """Bytes of pages that somebody refers to."""
+        ...
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of pages that wait to be used again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
     """Where the gauges come from: plain functions that look, and change nothing."""
@@ -86,6 +102,7 @@ class Readings:
     spool: Callable[[], SpoolFigures]
     edges: Callable[[], dict[str, int]]
     in_flight: Callable[[], dict[str, int]]
+    pages: Callable[[], PageFigures]
     arrow_allocated_bytes: Callable[[], int]
 
 
@@ -128,7 +145,7 @@ class _Gauges(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        budget, spool = self._readings.budget(), self._readings.spool()
+        budget, spool, pages = self._readings.budget(), self._readings.spool(), self._readings.pages()
         plain = {
             "weir_memory_budget_bytes": budget.limit_bytes,
             "weir_memory_reserved_bytes": budget.reserved_bytes,
@@ -136,6 +153,8 @@ class _Gauges(Collector):
             "weir_spool_bytes": spool.used_bytes,
             "weir_spool_limit_bytes": spool.limit_bytes,
             "weir_spool_files": spool.open_files,
+            "weir_pages_leased_bytes": pages.leased_bytes,
+            "weir_pages_free_bytes": pages.free_bytes,
             "weir_arrow_allocated_bytes": self._readings.arrow_allocated_bytes(),
         }
         labelled = {

@@ -189,6 +189,7 @@ class Flow:
             self._inside.pick_up((page,))
             await out.send(page)
             self._inside.put_down((page,))
+            del page  # while the next one is waited for, this one is not ours to keep
         out.close()
 
     async def _drain(self) -> None:
@@ -204,6 +205,7 @@ class Flow:
             await self.sink.write(page)
             self._inside.put_down((page,))
             self._output_bytes += page.nbytes
+            del page
 
     async def _drive(self, index: int, segment: Segment) -> None:
         inp, out, clocks = self._edges[index], self._edges[index + 1], self._clocks[index]

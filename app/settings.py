@@ -52,9 +52,21 @@ class Settings(BaseSettings):
         200.0
     )
     idle_timeout: Annotated[Seconds, Field(gt=0, description="how long a client may send, or take, nothing")] = 60.0
+    header_timeout: Annotated[Seconds, Field(gt=0, description="how long the head of a request may take")] = 30.0
+    keep_alive_timeout: Annotated[
+        Seconds, Field(gt=0, description="how long a connection may rest between requests")
+    ] = 75.0
+    min_rate: Annotated[
+        Size, Field(description="bytes a second that a client must send, or take, when it is its turn")
+    ] = 0
+    request_timeout: Annotated[Seconds, Field(description="how long one request may take in all; 0 is for ever")] = 0.0
     drain_timeout: Annotated[Seconds, Field(description="how long running requests may finish after SIGTERM")] = 30.0
     result_ttl: Annotated[Seconds, Field(description="how long runs and their rejects are kept")] = 3600.0
     pipelines_dir: Annotated[Path | None, Field(description="directory of stored pipelines, NAME.yaml or .json")] = None
+    wire: Annotated[
+        Literal["pages", "stock"],
+        Field(description="pages: our own HTTP protocol; stock: uvicorn's, slower, without limits"),
+    ] = "pages"
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     log_format: Annotated[Literal["text", "json"], Field(description="log lines for people or for machines")] = "text"

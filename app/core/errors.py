@@ -33,6 +33,7 @@ CODES: dict[str, str] = {
     "spool_full": "The disk spool is full",
     "too_slow": "The client sent nothing for too long",
     "stalled": "The client neither reads nor leaves",
+    "bad_framing": "The body is not framed as HTTP says",
     # the run
     "client_gone": "The client left",
     "cancelled": "The run was cancelled",
@@ -40,6 +41,7 @@ CODES: dict[str, str] = {
     "stage_failed": "A stage failed",
     "sink_failed": "The result could not be written",
     "source_failed": "The input could not be read",
+    "server_failed": "The server failed",
     # resources
     "not_found": "There is no such resource",
     "gone": "The resource is no longer kept",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import Executor
 from typing import Any
 
+from app.core.errors import Refusal
 from app.core.interfaces import Receipt
 from app.core.page import Page
 
@@ -13,31 +17,54 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 _SLICE_BYTES = 256 * 1024
-"""What is sent at a time. Smaller costs calls; larger, and a slow reader looks like one that does not read."""
+"""What is sent at a time to a server that does not tell how far it is. Smaller costs calls; larger, and a slow reader
+looks like one that does not read."""
 
 
 class ResponseSink:
     """Writes pages with ``send``. The status line goes out with the first page, so that whatever fails before it still
     gets a status of its own. ``abort`` does nothing: an answer that is never completed is how its receiver learns.
 
-    ``progressed_at`` is the loop's time at which the client last took something.
+    ``taken_at``, from a server that knows, gives the loop's time at which the client last took something. ``hasher``,
+    where the client takes trailers, is where the digest is made that follows the body, with the verdict.
     """
 
-    def __init__(self, send: Send, *, headers: Callable[[], Headers], page_bytes: int) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        headers: Callable[[], Headers],
+        page_bytes: int,
+        taken_at: Callable[[], float] | None = None,
+        hasher: Executor | None = None,
+    ) -> None:
         self._send = send
         self._headers = headers
+        self._taken_at = taken_at
+        self._hasher = hasher
+        self._sha256 = hashlib.sha256()
         self._sent_bytes = 0
         self._sending = False
+        self._progressed_at = asyncio.get_running_loop().time()
         self.started = False
-        self.progressed_at = asyncio.get_running_loop().time()
-        self.holds = page_bytes
-        """A slice is copied by the server as it adds its framing, and may wait in its transport."""
+        self.holds = 0 if taken_at else page_bytes
+        """Stock uvicorn copies a slice as it adds its framing, and it may wait in its transport."""
+
+    @property
+    def progressed_at(self) -> float:
+        """The loop's time at which the client last took something."""
+        return self._progressed_at if self._taken_at is None or not self._sending else self._taken_at()
 
     async def write(self, page: Page) -> None:
-        """Send a page; returns once all of it but the server's low-water mark has gone to the kernel."""
+        """Send a page; returns once the kernel has it, or all of it but the server's low-water mark."""
         if page.nbytes == 0:
             return
         await self._start()
+        if self._hasher is not None:
+            await asyncio.get_running_loop().run_in_executor(self._hasher, self._sha256.update, page.payload)
+        if self._taken_at is not None:
+            await self._body(page.payload, more=True)
+            return
         payload = memoryview(page.payload)
         for start in range(0, payload.nbytes, _SLICE_BYTES):
             await self._body(payload[start : start + _SLICE_BYTES], more=True)
@@ -48,24 +75,45 @@ class ResponseSink:
         """Complete the answer."""
         await self._start()
         await self._body(b"", more=False)
-        return Receipt(self._sent_bytes)
+        if self._hasher is None:
+            return Receipt(self._sent_bytes)
+        digest = self._sha256.digest()
+        trailers = [
+            (b"repr-digest", b"sha-256=:" + base64.b64encode(digest) + b":"),
+            (b"weir-status", b"succeeded"),
+        ]
+        await self._send_message({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        return Receipt(self._sent_bytes, digest.hex())
 
     async def abort(self) -> None:
         """Leave the answer incomplete; its framing says so once the connection is closed."""
-
-    async def _start(self) -> None:
-        if not self.started:
-            self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": list(self._headers())})
 
     def stalled_s(self) -> float:
         """For how long the client has taken nothing of what is there for it, in seconds."""
         return asyncio.get_running_loop().time() - self.progressed_at if self._sending else 0.0
 
+    async def _start(self) -> None:
+        if self.started:
+            return
+        self.started = True
+        headers = list(self._headers())
+        message = {"type": "http.response.start", "status": 200, "headers": headers}
+        if self._hasher is not None:
+            headers.append((b"trailer", b"Repr-Digest, Weir-Status"))
+            message["trailers"] = True
+        await self._send_message(message)
+
     async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
         if not self._sending:
-            self._sending, self.progressed_at = True, asyncio.get_running_loop().time()
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            self._sending, self._progressed_at = True, asyncio.get_running_loop().time()
+        await self._send_message({"type": "http.response.body", "body": body, "more_body": more})
         self._sending = False
         self._sent_bytes += len(body)
-        self.progressed_at = asyncio.get_running_loop().time()
+        self._progressed_at = asyncio.get_running_loop().time()
+
+    async def _send_message(self, message: MutableMapping[str, Any]) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:
+            # ASGI 2.4: the client is gone, or was given up.
+            raise Refusal(getattr(error, "code", "client_gone"), f"{error}, after {self._sent_bytes} bytes") from error

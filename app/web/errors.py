@@ -19,6 +19,7 @@ STATUS: dict[str, int] = {
             "unknown_format",
             "bad_argument",
             "bad_sql",
+            "bad_framing",
         ),
         400,
     ),
@@ -45,7 +46,7 @@ STATUS: dict[str, int] = {
         ),
         422,
     ),
-    **dict.fromkeys(("stage_failed", "sink_failed", "source_failed"), 500),
+    **dict.fromkeys(("stage_failed", "sink_failed", "source_failed", "server_failed"), 500),
     **dict.fromkeys(("budget_full", "shutting_down", "client_gone", "cancelled", "stalled"), 503),
     "spool_full": 507,
 }

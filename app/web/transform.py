@@ -38,6 +38,7 @@ from app.web.negotiation import (
     with_source,
     with_target,
 )
+from app.web.protocol.exchange import Exchange
 
 _LOOK_EVERY_S = 0.5
 """How often a run is looked at for a client that neither reads nor leaves."""
@@ -100,6 +101,7 @@ class _Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._wire: Exchange | None = scope.get("extensions", {}).get("weir.wire")
         self._sink: ResponseSink | None = None
         self._whole_started = False
         self._entry: Entry | None = None
@@ -128,6 +130,7 @@ class _Exchange:
             max_body_bytes=options.max_body_bytes,
             idle_s=options.idle_s,
             content_type=content_type,
+            offer=self._wire,
         )
         try:
             codings = content_codings(self._headers.get("content-encoding", ""))
@@ -172,7 +175,11 @@ class _Exchange:
             spooled = sink = SpooledSink(shop.spool, shop.io_executor)
         else:
             response = sink = self._sink = ResponseSink(
-                self._send, headers=lambda: headers, page_bytes=options.build.page_bytes
+                self._send,
+                headers=lambda: headers,
+                page_bytes=options.build.page_bytes,
+                taken_at=None if self._wire is None else self._wire.taken_at,
+                hasher=shop.io_executor if "http.response.trailers" in self._scope.get("extensions", {}) else None,
             )
             overflow = Overflow(
                 high_water_bytes=options.high_water_bytes,
@@ -219,7 +226,8 @@ class _Exchange:
             while not run.done():
                 await asyncio.wait((run, watch), timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
                 if watch.done() and not run.done():
-                    entry.reason = Refusal("client_gone", "the client left before the result was whole")
+                    code = "client_gone" if self._wire is None else self._wire.leaving
+                    entry.reason = Refusal(code, "the client left before the result was whole")
                     run.cancel()
                     break
                 if self._sink is not None and self._sink.stalled_s() > self._shop.options.idle_s:

@@ -1,0 +1,513 @@
+"""One connection: a protocol class for uvicorn that receives bodies into pages and writes pages as they are.
+
+The way in: the kernel's bytes go into one small buffer that all connections share while heads are read, and straight
+into a page once a body has begun (``Body.room``). Reading stops whenever nobody wants more. The way out: pieces go to
+the kernel together, unjoined, and whoever wrote them waits until it has them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, cast
+
+from app.core.errors import Refusal
+from app.web.errors import problem_of_status
+from app.web.protocol.body import Body
+from app.web.protocol.chunked import BadFraming
+from app.web.protocol.exchange import ClientLeft, Exchange
+from app.web.protocol.file_sender import FileSender
+from app.web.protocol.head import BadHead, Head, HeadReader
+from app.web.protocol.pace import Limits
+from app.web.protocol.pages import PagePool
+from app.web.protocol.reply import reply_head
+
+_SCRATCH_BYTES = 64 * 1024
+_LOOK_EVERY_S = 0.25
+_QUIET_S = 0.002
+"""A sender that is silent for so long pauses: what was held back for a fuller read is taken now."""
+_LOW_WATER_BYTES = 512 * 1024
+"""How much must have come before a fast sender's bytes are worth a wake-up (SO_RCVLOWAT)."""
+_FAST_BYTES = 32 * 1024
+"""A read of so much is a fast sender's."""
+_MOST_PAUSES = 3
+_MOST_LINGER_S = 0.1
+_SILENCE_S = 5.0
+"""A body that nobody wants is dropped as long as it comes; after so much silence it is not waited for."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """What all connections of a process share. ``socket_bytes``, if not 0, is asked for as the size of the kernel's
+    buffers of each connection and direction."""
+
+    pool: PagePool
+    files: FileSender
+    limits: Limits = field(default_factory=Limits)
+    socket_bytes: int = 0
+    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(_SCRATCH_BYTES)))
+    connections: set[WireProtocol] = field(default_factory=set)
+    draining: bool = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def join(self, connection: WireProtocol) -> None:
+        """A connection begins; somebody looks at the clock for it from now on."""
+        self.connections.add(connection)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def part(self, connection: WireProtocol) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.look(now)
+        if self.connections:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+
+class WireProtocol(asyncio.BufferedProtocol):
+    """A connection of one client, for uvicorn's ``http=``; it is an ASGI server for any application.
+
+    Its phases: ``head`` (a request is awaited or its head comes), ``body`` (its body comes), ``answer`` (its body is
+    here, its answer is not complete), ``drop`` (its answer is complete, its body is not), ``closed``. Pipelined
+    requests wait, unparsed, for the answer before theirs.
+    """
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None, *, wire: Wire | None = None
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._loop: asyncio.AbstractEventLoop = _loop or asyncio.get_running_loop()
+        self._wire = wire or default_wire()
+        self._phase: Literal["head", "body", "answer", "drop", "closed"] = "head"
+        self._heads = HeadReader()
+        self._exchange: Exchange | None = None
+        self._body: Body | None = None
+        self._behind = b""
+        self._wants = False
+        self._linger_s = 0.0
+        self._reading = True
+        self._keeps = True
+        self._since = time.monotonic()
+        self._dropped_at = 0.0
+        self._writable: asyncio.Future[None] | None = None
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._came = False
+        self._some_since = 0.0
+        self._low_water = 1
+        self._pauses = 0
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=0)
+        self._socket = transport.get_extra_info("socket")
+        self._is_tcp = self._socket is not None and self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        self._server = _address(transport.get_extra_info("sockname"))
+        self._client = _address(transport.get_extra_info("peername"))
+        if self._wire.socket_bytes and self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._wire.socket_bytes)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._wire.socket_bytes)
+        self._wire.join(self)
+        self._state.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, whoever ended it."""
+        self._phase = "closed"
+        self._wire.part(self)
+        self._state.connections.discard(self)
+        self._stop_timer()
+        self.resume_writing()
+        if self._exchange is not None:
+            self._exchange.leave()
+        self._body = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        body = self._receiving()
+        return self._wire.scratch if body is None else body.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``nbytes`` were put there."""
+        self._came = True
+        body = self._receiving()
+        if body is None:
+            self._take(bytes(self._wire.scratch[:nbytes]))
+            return
+        try:
+            body.add(nbytes)
+        except BadFraming as error:
+            self._break_body(error)
+            return
+        if self._phase != "drop":
+            self._after_read(body, nbytes)
+        elif body.ended:
+            self._next(body.rest)
+
+    def eof_received(self) -> bool:
+        """The client sends no more. A whole request still gets its answer (RFC 9112, section 9.6)."""
+        if self._phase == "answer":
+            self._keeps = False
+            return True
+        if self._exchange is not None:
+            self._exchange.leave()
+        return False
+
+    def pause_writing(self) -> None:
+        """The kernel did not take all of it."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The kernel has all that was written."""
+        self._paused = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # What uvicorn calls.
+
+    def shutdown(self) -> None:
+        """The server stops: a connection without a request ends now, another with its answer."""
+        self._keeps = False
+        self._wire.draining = True
+        if self._phase == "head" and not self._heads.begun:
+            self._transport.close()
+
+    def _receiving(self) -> Body | None:
+        """The body that the next bytes belong to."""
+        return None if self._body is None or self._body.ended else self._body
+
+    # Heads.
+
+    def _take(self, data: bytes) -> None:
+        """Bytes that belong to no body that is under way."""
+        if self._phase == "head":
+            try:
+                found = self._heads.feed(data)
+            except BadHead as bad:
+                self._refuse(bad)
+                return
+            if not self._heads.begun or found is not None:
+                self._since = time.monotonic()
+            if found is not None:
+                self._begin(*found)
+        elif self._phase in ("body", "answer"):
+            self._behind += data
+            self._set_reading()
+
+    def _begin(self, head: Head, rest: bytes) -> None:
+        try:
+            self._body = Body(head.length_bytes, self._wire.pool, rest)
+        except BadFraming as error:
+            self._refuse(BadHead(400, str(error)))
+            return
+        self._pauses = 0
+        self._wants = False
+        self._exchange = Exchange(
+            head,
+            self._body,
+            self,
+            files=self._wire.files,
+            limits=self._wire.limits,
+            default_headers=lambda: self._state.default_headers,
+            keeps=lambda: self._keeps,
+        )
+        self._phase = "body"
+        if self._body.ended:
+            self._phase, self._behind = "answer", self._body.rest
+        self._set_reading()
+        task = self._loop.create_task(self._exchange.run(self._config.loaded_app, self._scope(head)))
+        task.add_done_callback(self._state.tasks.discard)
+        self._state.tasks.add(task)
+
+    def _scope(self, head: Head) -> dict[str, Any]:
+        extensions: dict[str, Any] = {
+            "weir.wire": self._exchange,
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+        }
+        if head.takes_trailers:
+            extensions["http.response.trailers"] = {}
+        return {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": head.http_version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
+            "method": head.method,
+            "root_path": self._config.root_path,
+            "path": self._config.root_path + head.path,
+            "raw_path": self._config.root_path.encode("ascii") + head.raw_path,
+            "query_string": head.query_string,
+            "headers": head.headers,
+            "state": self._app_state.copy(),
+            "extensions": extensions,
+        }
+
+    def _refuse(self, bad: BadHead) -> None:
+        """Answer what is no request, and end the connection: nothing behind it is read as one."""
+        reply = problem_of_status(bad.status, bad.detail)
+        headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(reply.body))]
+        head = reply_head(
+            bad.status,
+            headers,
+            default_headers=self._state.default_headers,
+            method="",
+            http_version="1.1",
+            keep_alive=False,
+        )
+        self._transport.writelines([head.data, reply.body])
+        self._body = None
+        self._close_gently()
+
+    # The body.
+
+    def look_for_body(self, linger_s: float) -> None:
+        """See ``exchange.Line``."""
+        self._wants = True
+        self._linger_s = linger_s
+        body = self._body
+        if body is not None and body.has_some:
+            if linger_s == 0:
+                assert self._exchange is not None
+                self._exchange.wake()
+            else:
+                self._some_since = self._loop.time()
+                self._start_timer()
+        self._set_reading()
+
+    def _after_read(self, body: Body, nbytes: int) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        if body.ended:
+            self._phase, self._behind = "answer", body.rest
+            self._set_low_water(1)
+            self._stop_timer()
+            self._set_reading()
+            exchange.wake()
+            return
+        self._hold_back(body, nbytes)
+        if body.is_ready:
+            exchange.wake()
+            self._set_reading()
+        elif exchange.wants_body and body.has_some:
+            if self._linger_s == 0:
+                exchange.wake()
+            elif self._timer is None:
+                self._some_since = self._loop.time()
+                self._start_timer()
+
+    def _hold_back(self, body: Body, nbytes: int) -> None:
+        """Let the kernel collect a fast sender's bytes: waking up costs more than receiving them."""
+        if self._is_tcp and nbytes >= _FAST_BYTES and self._pauses < _MOST_PAUSES:
+            left = body.left_bytes
+            self._set_low_water(_LOW_WATER_BYTES if left is None else min(_LOW_WATER_BYTES, left))
+            self._start_timer()
+
+    def _set_low_water(self, nbytes: int) -> None:
+        if nbytes != self._low_water:
+            self._low_water = nbytes
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._came = False
+            self._timer = self._loop.call_later(_QUIET_S, self._tick)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        """Two milliseconds have passed: does the sender pause?"""
+        self._timer = None
+        body, exchange = self._body, self._exchange
+        if body is None or exchange is None or self._phase != "body":
+            return
+        waits = exchange.wants_body and body.has_some
+        if self._low_water > 1 and not self._came and self._reading:
+            self._pauses += 1
+            self._set_low_water(1)
+        elif waits:
+            waited_s = self._loop.time() - self._some_since
+            if (not self._came and waited_s >= self._linger_s) or waited_s >= _MOST_LINGER_S:
+                exchange.wake()
+                waits = False
+        # As long as bytes may be held back in the kernel, somebody has to look after them.
+        if waits or self._low_water > 1:
+            self._start_timer()
+
+    def _break_body(self, error: BadFraming) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._body = None
+        self._keeps = False
+        if exchange.started or self._phase == "drop":
+            self._transport.abort()
+            return
+        exchange.fail(Refusal("bad_framing", f"the body is not framed as HTTP/1.1 says: {error}"))
+        self._phase = "answer"
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        """Read if, and only if, somebody wants what may come."""
+        if self._phase == "body":
+            assert self._body is not None
+            wanted = self._wants and not self._body.is_ready
+        elif self._phase == "answer":
+            wanted = len(self._behind) < _SCRATCH_BYTES
+        else:
+            wanted = True
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # The answer.
+
+    def post(self, data: bytes) -> None:
+        """See ``exchange.Line``."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def write(self, pieces: list[bytes | memoryview]) -> None:
+        """See ``exchange.Line``."""
+        transport = self._transport
+        if self._paused:
+            await self._drained()
+        if transport.is_closing():
+            raise ClientLeft
+        if len(pieces) == 1:
+            transport.write(pieces[0])
+        else:
+            transport.writelines(pieces)
+        if self._paused:
+            await self._drained()
+
+    async def _drained(self) -> None:
+        while self._paused:
+            self._writable = self._loop.create_future()
+            await self._writable
+        if self._phase == "closed":
+            raise ClientLeft
+
+    def unsent_bytes(self) -> int:
+        """See ``exchange.Line``."""
+        return 0 if self._phase == "closed" else self._transport.get_write_buffer_size()
+
+    def duplicate(self) -> int:
+        """See ``file_sender.Socket``."""
+        if self._phase == "closed" or self._transport.is_closing():
+            raise ClientLeft
+        return os.dup(self._socket.fileno())
+
+    def abort(self) -> None:
+        """See ``exchange.Line``."""
+        self._transport.abort()
+
+    def finished(self, *, close: bool) -> None:
+        """See ``exchange.Line``."""
+        self._state.total_requests += 1
+        exchange, body = self._exchange, self._body
+        if self._transport.is_closing():
+            return
+        if body is None or body.ended:
+            if close or not self._keeps:
+                self._exchange = None
+                self._close_gently()
+            else:
+                self._next(self._behind)
+            return
+        assert exchange is not None
+        self._set_low_water(1)
+        self._stop_timer()
+        if close or exchange.awaits_continue:
+            self._body = None
+            self._close_gently()
+            return
+        body.drop(self._wire.scratch)
+        self._phase, self._dropped_at = "drop", time.monotonic()
+        self._since = self._dropped_at
+        self._set_reading()
+
+    def _next(self, data: bytes) -> None:
+        """The request is over; ``data`` came behind it."""
+        self._exchange = self._body = None
+        self._behind = b""
+        self._phase = "head"
+        self._since = time.monotonic()
+        if not self._keeps:
+            self._close_gently()
+            return
+        self._set_reading()
+        if data:
+            self._loop.call_soon(self._take_if_open, data)
+
+    def _take_if_open(self, data: bytes) -> None:
+        if self._phase != "closed" and not self._transport.is_closing():
+            self._take(data)
+
+    def _close_gently(self) -> None:
+        """Send what is written, say that nothing follows, and drop what the client still sends for a while: a
+        connection that is closed over unread bytes is reset, and the client may lose the answer."""
+        self._phase = "drop"
+        self._since = self._dropped_at = time.monotonic()
+        if self._is_tcp and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._set_reading()
+        else:
+            self._transport.close()
+
+    # The clock.
+
+    def look(self, now: float) -> None:
+        """Hold the client to the limits; called about four times a second."""
+        if self._transport.is_closing():
+            return
+        limits = self._wire.limits
+        if self._phase == "head":
+            most_s = limits.header_s if self._heads.begun else limits.keep_alive_s
+            if most_s and now - self._since > most_s:
+                if self._heads.begun:
+                    self._refuse(BadHead(408, f"the head of the request did not come within {most_s:g} s"))
+                else:
+                    self._transport.close()
+        elif self._phase == "drop":
+            if self._came:
+                self._since, self._came = now, False
+            if now - self._since > _SILENCE_S or now - self._dropped_at > limits.linger_s:
+                self._transport.abort()
+        elif self._exchange is not None:
+            self._exchange.look(now)
+
+
+@cache
+def default_wire() -> Wire:
+    """What connections share where nobody gives them anything."""
+    files = FileSender(ThreadPoolExecutor(4, thread_name_prefix="weir-send"))
+    return Wire(PagePool(1 << 20, keep_bytes=8 << 20), files)
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
