@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from app.core.channel import Channel, ChannelStatistics, Edge, EndOfChannel
 from app.core.errors import Refusal
 from app.core.interfaces import Operator, Receipt, Sated, Sink, Source, Stage
 from app.core.page import Page
-from app.core.segment import Parallel, Segment, Serial, split, worst_case_bytes
+from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, worst_case_bytes
 
 T = TypeVar("T")
 
@@ -88,14 +88,18 @@ class _Inside:
 
     @property
     def nbytes(self) -> int:
-        return self.in_hands + sum(edge.statistics().held_bytes for edge in self.edges)
+        total = self.in_hands
+        for edge in self.edges:
+            total += edge.held_bytes
+        return total
 
-    def pick_up(self, pages: Iterable[Page]) -> None:
-        self.in_hands += sum(page.nbytes for page in pages)
-        self.peak_bytes = max(self.peak_bytes, self.nbytes)
+    def pick_up(self, nbytes: int) -> None:
+        self.in_hands += nbytes
+        if (inside := self.nbytes) > self.peak_bytes:
+            self.peak_bytes = inside
 
-    def put_down(self, pages: Iterable[Page]) -> None:
-        self.in_hands -= sum(page.nbytes for page in pages)
+    def put_down(self, nbytes: int) -> None:
+        self.in_hands -= nbytes
 
 
 @dataclass(slots=True)
@@ -114,12 +118,14 @@ class Flow:
     outside_bytes: int = 0
     last_edge: Edge | None = None
     _segments: list[Segment] = field(init=False)
+    _lanes: list[_Lane] = field(init=False)
     _edges: list[Edge] = field(init=False)
     _clocks: list[list[StageClock]] = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
     _inside: _Inside = field(init=False)
     _input_bytes: int = field(init=False, default=0)
     _output_bytes: int = field(init=False, default=0)
+    _input_ended: bool = field(init=False, default=False)
     _started: float | None = field(init=False, default=None)
     _first_byte_s: float | None = field(init=False, default=None)
 
@@ -129,12 +135,22 @@ class Flow:
             [StageClock(stage.name, isinstance(segment, Parallel)) for stage in _parts(segment)]
             for segment in self._segments
         ]
-        names = ["source", *(_parts(segment)[-1].name for segment in self._segments)]
+        names = ["source"]
+        for segment in self._segments:
+            name = _parts(segment)[-1].name
+            names = [*names[:-1], name] if isinstance(segment, Quick) else [*names, name]
         edges: list[Edge] = [Channel(name, self.options.high_water_bytes) for name in names]
         if self.last_edge is not None:
             edges[-1] = self.last_edge
         self._edges = edges
         self._inside = _Inside(edges)
+        self._lanes = [_Lane(None, None, edges[0], [], self._inside, self.executor, self.options)]
+        for segment, clocks in zip(self._segments, self._clocks, strict=True):
+            if isinstance(segment, Quick):
+                self._lanes[-1].then(segment.stages, clocks)
+            else:
+                inp, out = edges[len(self._lanes) - 1], edges[len(self._lanes)]
+                self._lanes.append(_Lane(segment, inp, out, clocks, self._inside, self.executor, self.options))
 
     @property
     def worst_case_bytes(self) -> int:
@@ -170,8 +186,8 @@ class Flow:
             try:
                 async with asyncio.TaskGroup() as group:
                     self._tasks.append(group.create_task(self._pump()))
-                    for index, segment in enumerate(self._segments):
-                        self._tasks.append(group.create_task(self._drive(index, segment)))
+                    for index in range(1, len(self._lanes)):
+                        self._tasks.append(group.create_task(self._drive(index)))
                     group.create_task(self._drain())
             except BaseExceptionGroup as failures:
                 raise _cause(failures) from failures
@@ -183,56 +199,79 @@ class Flow:
             self._inside.in_hands = 0
 
     async def _pump(self) -> None:
-        out = self._edges[0]
+        lane = self._lanes[0]
+        started = time.perf_counter()
         async for page in self.source:
+            lane.lap("idle_s", started)
             self._input_bytes += page.nbytes
-            self._inside.pick_up((page,))
-            await out.send(page)
-            self._inside.put_down((page,))
+            self._inside.pick_up(page.nbytes)
+            await lane.give(page)
             del page  # while the next one is waited for, this one is not ours to keep
-        out.close()
+            started = time.perf_counter()
+        self._input_ended = True
+        lane.out.close()
 
     async def _drain(self) -> None:
-        inp = self._edges[-1]
-        while True:
-            try:
-                page = await inp.receive()
-            except EndOfChannel:
-                return
-            if page.nbytes and self._first_byte_s is None and self._started is not None:
-                self._first_byte_s = time.monotonic() - self._started
-            self._inside.pick_up((page,))
-            await self.sink.write(page)
-            self._inside.put_down((page,))
-            self._output_bytes += page.nbytes
+        page = await self._next_result()
+        if page is not None and self._input_ended:
+            # All input is here, so the next page or the end is not far: a failure till then still has a status.
+            first, page = page, await self._next_result()
+            await self._write(first)
+            del first
+        while page is not None:
+            await self._write(page)
             del page
+            page = await self._next_result()
 
-    async def _drive(self, index: int, segment: Segment) -> None:
-        inp, out, clocks = self._edges[index], self._edges[index + 1], self._clocks[index]
-        assert isinstance(inp, Channel)
-        lane = _Lane(inp, out, clocks, self._inside, self.executor, self.options)
+    async def _next_result(self) -> Page | None:
+        try:
+            page = await self._edges[-1].receive()
+        except EndOfChannel:
+            return None
+        if page.nbytes and self._first_byte_s is None and self._started is not None:
+            self._first_byte_s = time.monotonic() - self._started
+        self._inside.pick_up(page.nbytes)
+        return page
+
+    async def _write(self, page: Page) -> None:
+        await self.sink.write(page)
+        self._inside.put_down(page.nbytes)
+        self._output_bytes += page.nbytes
+
+    async def _drive(self, index: int) -> None:
+        lane = self._lanes[index]
+        segment = lane.segment
         if isinstance(segment, Parallel):
             await lane.run_parallel(segment.stages)
         elif isinstance(segment, Serial):
             if await lane.run_serial(segment.stages):
                 # Nothing upstream matters any more, and it may be waiting for input that never comes.
-                for task in self._tasks[: index + 1]:
+                for task in self._tasks[:index]:
                     task.cancel()
         else:
+            assert isinstance(segment, Pulled)
             await lane.run_pulled(segment.operator)
-        out.close()
+        lane.out.close()
 
 
 @dataclass(slots=True)
 class _Lane:
-    """One segment between its two edges."""
+    """One segment between its two edges, with the quick stages behind it. The first of a flow has no segment, and its
+    pages come from the source."""
 
-    inp: Channel
+    segment: Segment | None
+    inp: Edge | None
     out: Edge
     clocks: list[StageClock]
     inside: _Inside
     executor: Executor
     options: FlowOptions
+    quick: tuple[Stage, ...] = ()
+    quick_clocks: list[StageClock] = field(default_factory=list)
+
+    def then(self, stages: tuple[Stage, ...], clocks: list[StageClock]) -> None:
+        """Take pages through ``stages`` before they go out."""
+        self.quick, self.quick_clocks = (*self.quick, *stages), [*self.quick_clocks, *clocks]
 
     async def run_parallel(self, stages: tuple[Stage, ...]) -> None:
         """Several pages in work, results in order. A page's place is free again once its results are out."""
@@ -259,11 +298,12 @@ class _Lane:
                 submitted.discard(future)
                 for clock, seen in zip(self.clocks, clocks, strict=True):
                     clock.add(seen)
-                self.inside.put_down(pages)
-                self.inside.pick_up(results)
+                self.inside.put_down(_nbytes(pages))
+                self.inside.pick_up(_nbytes(results))
                 for page in results:
                     await self.give(page)
                 places.release()
+                del entry, pages, future, results
         finally:
             dispatcher.cancel()
             await _settle(submitted)
@@ -272,7 +312,7 @@ class _Lane:
         """One page at a time, results taken lazily: a page's worth per hop. True when the rest does not matter."""
         while (pages := await self.take()) is not None:
             await self._exhaust(_serve(stages, self.clocks, pages))
-            self.inside.put_down(pages)
+            self.inside.put_down(_nbytes(pages))
             if (sated := _sated(stages)) is not None:
                 await self._exhaust(_flush(stages, self.clocks, sated))
                 return True
@@ -283,7 +323,7 @@ class _Lane:
         more = True
         while more:
             pages, more = await _hop(self.executor, _collect, results, self.options.page_bytes)
-            self.inside.pick_up(pages)
+            self.inside.pick_up(_nbytes(pages))
             for page in pages:
                 await self.give(page)
 
@@ -300,33 +340,45 @@ class _Lane:
 
     async def take(self) -> list[Page] | None:
         """The next page, with those that wait behind it as long as all are less than one page; None at the end."""
+        assert isinstance(self.inp, Channel)
         started = time.perf_counter()
         try:
             pages = [await self.inp.receive()]
         except EndOfChannel:
             return None
         finally:
-            self._lap("idle_s", started)
+            self.lap("idle_s", started)
         room = self.options.page_bytes - pages[0].nbytes
         while room > 0 and (page := self.inp.receive_nowait(room)) is not None:
             pages.append(page)
             room -= page.nbytes
-        self.inside.pick_up(pages)
+        self.inside.pick_up(_nbytes(pages))
         return pages
 
     async def give(self, page: Page) -> None:
         """Send on a result that was picked up."""
-        started = time.perf_counter()
-        try:
-            await self.out.send(page)
-        finally:
-            self._lap("blocked_s", started)
-        self.inside.put_down((page,))
+        if self.quick:
+            self.inside.put_down(page.nbytes)
+            for result in _through(self.quick, self.quick_clocks, page, 0):
+                self.inside.pick_up(result.nbytes)
+                await self._send(result)
+        else:
+            await self._send(page)
 
-    def _lap(self, state: str, started: float) -> None:
+    async def _send(self, page: Page) -> None:
+        started = time.perf_counter()
+        await self.out.send(page)
+        self.lap("blocked_s", started)
+        self.inside.put_down(page.nbytes)
+
+    def lap(self, state: Literal["idle_s", "blocked_s"], started: float) -> None:
+        """Add the time since ``started`` to every clock."""
         seconds = time.perf_counter() - started
-        for clock in self.clocks:
-            setattr(clock, state, getattr(clock, state) + seconds)
+        for clock in (*self.clocks, *self.quick_clocks):
+            if state == "idle_s":
+                clock.idle_s += seconds
+            else:
+                clock.blocked_s += seconds
 
 
 class _Bridge:
@@ -372,7 +424,7 @@ class _Bridge:
             future.cancel()
 
     async def _give(self, page: Page) -> None:
-        self._lane.inside.pick_up((page,))
+        self._lane.inside.pick_up(page.nbytes)
         await self._lane.give(page)
 
     def _pages(self, clock: StageClock) -> Iterator[Page]:
@@ -382,7 +434,7 @@ class _Bridge:
                 clock.rows_in += page.rows
                 yield page
                 # The operator holds it until it asks for the next one.
-                self._loop.call_soon_threadsafe(self._lane.inside.put_down, (page,))
+                self._loop.call_soon_threadsafe(self._lane.inside.put_down, page.nbytes)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         with self._guard:
@@ -398,7 +450,11 @@ class _Bridge:
 
 
 def _parts(segment: Segment) -> tuple[Stage | Operator, ...]:
-    return segment.stages if isinstance(segment, Parallel | Serial) else (segment.operator,)
+    return (segment.operator,) if isinstance(segment, Pulled) else segment.stages
+
+
+def _nbytes(pages: Iterable[Page]) -> int:
+    return sum(page.nbytes for page in pages)
 
 
 def _through(stages: tuple[Stage, ...], clocks: list[StageClock], page: Page, index: int) -> Iterator[Page]:

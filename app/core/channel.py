@@ -29,6 +29,8 @@ class Edge(Protocol):
     """What the engine needs of an edge; the one before the sink may be another than ``Channel`` (it may overflow)."""
 
     high_water_bytes: int
+    held_bytes: int
+    """What is in it, in memory."""
 
     async def send(self, page: Page) -> None:
         """Put a page; returns once it is in."""
@@ -64,7 +66,7 @@ class Channel:
         self.high_water_bytes = high_water_bytes
         self._low_water_bytes = low
         self._pages: deque[Page] = deque()
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._peak_bytes = 0
         self._passed = 0
         self._closed = False
@@ -74,12 +76,12 @@ class Channel:
 
     async def send(self, page: Page) -> None:
         """See ``Edge.send``."""
-        while self._held_bytes and self._held_bytes + page.nbytes > self.high_water_bytes:
+        while self.held_bytes and self.held_bytes + page.nbytes > self.high_water_bytes:
             self._room.clear()
             await self._room.wait()
         self._pages.append(page)
-        self._held_bytes += page.nbytes
-        self._peak_bytes = max(self._peak_bytes, self._held_bytes)
+        self.held_bytes += page.nbytes
+        self._peak_bytes = max(self._peak_bytes, self.held_bytes)
         self._passed += 1
         self._filled.set()
 
@@ -105,11 +107,11 @@ class Channel:
 
     def statistics(self) -> ChannelStatistics:
         """See ``Edge.statistics``."""
-        return ChannelStatistics(self.name, self._held_bytes, self._peak_bytes, self.high_water_bytes, self._passed)
+        return ChannelStatistics(self.name, self.held_bytes, self._peak_bytes, self.high_water_bytes, self._passed)
 
     def _take(self) -> Page:
         page = self._pages.popleft()
-        self._held_bytes -= page.nbytes
-        if self._held_bytes <= self._low_water_bytes or not self._pages:
+        self.held_bytes -= page.nbytes
+        if self.held_bytes <= self._low_water_bytes or not self._pages:
             self._room.set()
         return page

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.interfaces import Operator, Stage
+from app.core.interfaces import Brisk, Operator, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,14 @@ class Pulled:
     operator: Operator
 
 
-Segment = Parallel | Serial | Pulled
+@dataclass(frozen=True, slots=True)
+class Quick:
+    """Stages of which a page costs less than a hop to a thread: whoever makes a page takes it through them in place."""
+
+    stages: tuple[Stage, ...]
+
+
+Segment = Parallel | Serial | Pulled | Quick
 
 
 def split(stages: Iterable[Stage | Operator]) -> list[Segment]:
@@ -47,7 +54,14 @@ def split(stages: Iterable[Stage | Operator]) -> list[Segment]:
         else:
             fused = last.stages if isinstance(last, Serial) else ()
             segments[len(segments) - bool(fused) :] = [Serial((*fused, stage))]  # type: ignore[arg-type]
-    return segments
+    return [_in_place(segment) for segment in segments]
+
+
+def _in_place(segment: Segment) -> Segment:
+    """A slow neighbour goes to a thread anyway, and takes brisk ones along."""
+    if isinstance(segment, Parallel) and all(isinstance(stage, Brisk) for stage in segment.stages):
+        return Quick(segment.stages)
+    return segment
 
 
 def worst_case_bytes(
@@ -61,17 +75,23 @@ def worst_case_bytes(
     """The most bytes a run can hold: every edge full, a page in every hand, and all that stages keep back.
 
     ``page_bytes`` is the largest page on any edge, ``lanes`` how many pages a ``Parallel`` segment has in work, and
-    ``outside_bytes`` what source and sink hold by themselves. The hands: the source's (a page, and the pieces it is
-    joined from), each segment's (the page that waits to enter; the pages in work with all that exists because of
-    them), and the sink's.
+    ``outside_bytes`` what source and sink hold by themselves. The hands: the source's (a page, and the two that it
+    reads ahead or the pieces it is joined from), each segment's (the page that waits to enter; the pages in work with
+    all that exists because of them), and the sink's (the first page may wait for the second). A ``Quick`` segment is in
+    the hand before it.
     """
     edge = max(high_water_bytes, page_bytes)
-    total = outside_bytes + 2 * page_bytes + (len(segments) + 1) * edge + page_bytes
+    edges = 1 + sum(not isinstance(segment, Quick) for segment in segments)
+    total = outside_bytes + 3 * page_bytes + edges * edge + 2 * page_bytes
     for segment in segments:
         parts: tuple[Stage | Operator, ...] = (segment.operator,) if isinstance(segment, Pulled) else segment.stages
-        in_work = 1.0 + sum(part.grows for part in parts)
-        pages = lanes if isinstance(segment, Parallel) else 1
-        total += sum(part.holds for part in parts) + page_bytes + int(pages * in_work * page_bytes)
+        grown = sum(part.grows for part in parts)
+        total += sum(part.holds for part in parts)
+        if isinstance(segment, Quick):
+            total += int(grown * page_bytes)
+        else:
+            pages = lanes if isinstance(segment, Parallel) else 1
+            total += page_bytes + int(pages * (1.0 + grown) * page_bytes)
     return total
 
 

@@ -46,7 +46,7 @@ class Overflow:
         self._progressed_at = progressed_at
         self._patience_s = patience_s
         self._pages: deque[Page] = deque()
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._peak_bytes = 0
         self._passed = 0
         self._file: SpoolFile | None = None
@@ -61,10 +61,10 @@ class Overflow:
         """See ``Edge.send``. Pages go to the file only behind pages that are older."""
         began = asyncio.get_running_loop().time()
         while True:
-            if self._file is None and (not self._held_bytes or self._held_bytes + page.nbytes <= self.high_water_bytes):
+            if self._file is None and (not self.held_bytes or self.held_bytes + page.nbytes <= self.high_water_bytes):
                 self._pages.append(page)
-                self._held_bytes += page.nbytes
-                self._peak_bytes = max(self._peak_bytes, self._held_bytes)
+                self.held_bytes += page.nbytes
+                self._peak_bytes = max(self._peak_bytes, self.held_bytes)
                 break
             if self._stuck(began) and await self._spill(page):
                 break
@@ -80,7 +80,7 @@ class Overflow:
         while True:
             if self._pages:
                 page = self._pages.popleft()
-                self._held_bytes -= page.nbytes
+                self.held_bytes -= page.nbytes
                 self._changed.set()
                 return page
             if self._file is not None and self._read_bytes < self._file.nbytes:
@@ -103,7 +103,7 @@ class Overflow:
 
     def statistics(self) -> ChannelStatistics:
         """See ``Edge.statistics``; bytes on disk are not held."""
-        return ChannelStatistics(self.name, self._held_bytes, self._peak_bytes, self.high_water_bytes, self._passed)
+        return ChannelStatistics(self.name, self.held_bytes, self._peak_bytes, self.high_water_bytes, self._passed)
 
     def _stuck(self, since: float) -> bool:
         """The client sends, and takes nothing. ``since`` is when this page began to wait; with a file it need not."""

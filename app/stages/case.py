@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Iterable
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,13 +16,14 @@ from app.core.page import Page
 class Case:
     """Letters a-z become A-Z, or the other way round; every other byte stays, whatever it is.
 
-    The page is wrapped, without a copy, as an array of one text and given to Arrow's kernel, which lets go of the
-    interpreter lock: two threads do twice the work of one.
+    The page is wrapped, without a copy, as an array of one text and given to Arrow's kernel, which takes 60 us for
+    1 MiB. A hop to a thread takes longer, and finds the page in another core's cache.
     """
 
     holds = 0
     grows = 1.0
     stateless = True
+    brisk: Literal[True] = True
 
     def __init__(self, *, upper: bool) -> None:
         self.name = "upper" if upper else "lower"

@@ -9,6 +9,8 @@ from app.web.protocol.pages import PagePool
 
 SMALL_BYTES = 64 * 1024
 """Bodies that say they are no larger get memory of their own size."""
+AHEAD_PAGES = 2
+"""Full pages that may wait to be taken."""
 _MIN_ROOM_BYTES = 16 * 1024
 """A page with less room than this is given out: smaller reads cost more than what they bring."""
 _CROWDED_CHUNKS = 256
@@ -20,8 +22,8 @@ class Body:
     """One body of ``length_bytes``, or in the chunked coding if that is None.
 
     Bytes are received into ``room()`` and reported to ``add``; ``take`` gives full pages (and the last one) in order,
-    ``take_some`` whatever is there. Nobody takes a page while less than a page is there, so at most one page waits
-    and one is being filled. ``early`` is what was received together with the head.
+    ``take_some`` whatever is there. It is ``full`` with two pages; with one, reading would stop and start for every
+    page, which costs more than the page. ``early`` is what was received together with the head.
     """
 
     def __init__(self, length_bytes: int | None, pool: PagePool, early: bytes = b"") -> None:
@@ -51,6 +53,11 @@ class Body:
     def is_ready(self) -> bool:
         """A full page waits, or the last one."""
         return bool(self._ready)
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing more should be received before a page is taken."""
+        return len(self._ready) >= AHEAD_PAGES
 
     @property
     def has_some(self) -> bool:

@@ -372,7 +372,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         """Read if, and only if, somebody wants what may come."""
         if self._phase == "body":
             assert self._body is not None
-            wanted = self._wants and not self._body.is_ready
+            wanted = self._wants and not self._body.is_full
         elif self._phase == "answer":
             wanted = len(self._behind) < _SCRATCH_BYTES
         else:
