@@ -7,8 +7,9 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 
 import pyarrow as pa
 from fastapi import FastAPI, Request
@@ -27,13 +28,15 @@ from app.settings import Settings
 from app.stages.sql import warm_up
 from app.stores.spool import Spool
 from app.web.errors import problem, problem_of_status
-from app.web.protocol import FileSender, Limits, PagePool, Wire
+from app.web.protocol import FileSender, Limits, PagePool, Wire, fastest_way
 from app.web.routes import Health, operation_routes, run_routes, transform_routes
 from app.web.transform import TransformOptions, Workshop
 
 log = logging.getLogger("weir")
 
 _LAG_EVERY_S = 0.25
+_SWEEP_EVERY_S = 5.0
+_MOST_RECYCLED_BYTES = 4 << 30
 _MOST_FREE_PAGES = 8
 """Pages that are kept for the next body. More, and memory lies idle; fewer, and a busy server touches fresh memory."""
 
@@ -52,7 +55,11 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
 
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. It takes its place in the spool at once, and gives it back when its lifespan ends."""
-    spool = Spool(settings.spool_dir, limit_bytes=settings.spool_limit)
+    spool = Spool(
+        settings.spool_dir,
+        limit_bytes=settings.spool_limit,
+        recycle_bytes=min(settings.spool_limit // 8, _MOST_RECYCLED_BYTES),
+    )
     kept_bytes = min(settings.page_bytes * _MOST_FREE_PAGES, settings.memory_budget // 16)
     pool = PagePool(settings.page_bytes, keep_bytes=kept_bytes)
     budget = Budget(settings.memory_budget - kept_bytes, max_flows=settings.max_flows, wait_s=settings.admit_timeout)
@@ -78,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
             spool=spool.statistics,
             edges=book.edge_bytes,
             in_flight=book.in_flight,
+            kept=book.kept,
             pages=pool.statistics,
             arrow_allocated_bytes=pa.total_allocated_bytes,
         )
@@ -99,13 +107,18 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warm_up()
-        lag = asyncio.create_task(_watch_lag(metrics))
+        watches = [
+            asyncio.create_task(_watch_lag(metrics)),
+            asyncio.create_task(_sweep(book, min(_SWEEP_EVERY_S, settings.result_ttl / 4))),
+            asyncio.create_task(_choose_way(wire.files, spool.directory, send_executor)),
+        ]
         health.ready = True
         try:
             yield
         finally:
             health.ready = False
-            lag.cancel()
+            for watch in watches:
+                watch.cancel()
             book.close()
             executor.shutdown()
             io_executor.shutdown()
@@ -120,7 +133,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(transform_routes(workshop, settings.pipelines_dir))
-    app.include_router(run_routes(book, lambda read: asyncio.get_running_loop().run_in_executor(io_executor, read)))
+    app.include_router(run_routes(book, io_executor))
     app.include_router(operation_routes(metrics.registry, health))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
@@ -171,6 +184,19 @@ async def _watch_lag(metrics: Metrics) -> None:
         due = time.monotonic() + _LAG_EVERY_S
         await asyncio.sleep(_LAG_EVERY_S)
         metrics.observe("weir_event_loop_lag_seconds", max(0.0, time.monotonic() - due))
+
+
+async def _sweep(book: Book, every_s: float) -> None:
+    """Drop what runs left once it is old, whether anybody asks or not."""
+    while True:
+        await asyncio.sleep(every_s)
+        book.sweep()
+
+
+async def _choose_way(files: FileSender, directory: Path, executor: Executor) -> None:
+    """Measure which way files are best sent here; until that is known they are copied."""
+    files.way = await asyncio.get_running_loop().run_in_executor(executor, fastest_way, directory)
+    log.info("files are sent by %s", files.way)
 
 
 async def _refused(_: Request, refusal: Exception) -> Response:

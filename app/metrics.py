@@ -45,6 +45,9 @@ METRICS: tuple[Described, ...] = (
     Described("weir_channel_bytes", "gauge", ("edge",), "Bytes held on the edges of running flows"),
     Described("weir_spool_bytes", "gauge", (), "Bytes on the disk spool"),
     Described("weir_spool_limit_bytes", "gauge", (), "Bytes the disk spool may take"),
+    Described("weir_spool_recycled_bytes", "gauge", (), "Bytes of spool files that wait to be written over"),
+    Described("weir_results", "gauge", (), "Whole results that are kept"),
+    Described("weir_results_bytes", "gauge", (), "Bytes of whole results that are kept, of those on the spool"),
     Described("weir_spool_files", "gauge", (), "Open files of the disk spool"),
     Described("weir_spool_overflows_total", "counter", (), "Results that went to disk as their client did not read"),
     Described("weir_rejected_total", "counter", ("code",), "Rejected rows by code"),
@@ -75,6 +78,11 @@ class SpoolFigures(Protocol):
         ...
 
     @property
+    def recycled_bytes(self) -> int:
+        """Bytes of files that wait to be written over."""
+        ...
+
+    @property
     def overflows(self) -> int:
         """Results that overflowed so far."""
         ...
@@ -102,6 +110,7 @@ class Readings:
     spool: Callable[[], SpoolFigures]
     edges: Callable[[], dict[str, int]]
     in_flight: Callable[[], dict[str, int]]
+    kept: Callable[[], tuple[int, int]]
     pages: Callable[[], PageFigures]
     arrow_allocated_bytes: Callable[[], int]
 
@@ -146,6 +155,7 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         budget, spool, pages = self._readings.budget(), self._readings.spool(), self._readings.pages()
+        results, results_bytes = self._readings.kept()
         plain = {
             "weir_memory_budget_bytes": budget.limit_bytes,
             "weir_memory_reserved_bytes": budget.reserved_bytes,
@@ -153,6 +163,9 @@ class _Gauges(Collector):
             "weir_spool_bytes": spool.used_bytes,
             "weir_spool_limit_bytes": spool.limit_bytes,
             "weir_spool_files": spool.open_files,
+            "weir_spool_recycled_bytes": spool.recycled_bytes,
+            "weir_results": results,
+            "weir_results_bytes": results_bytes,
             "weir_pages_leased_bytes": pages.leased_bytes,
             "weir_pages_free_bytes": pages.free_bytes,
             "weir_arrow_allocated_bytes": self._readings.arrow_allocated_bytes(),

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+import traceback
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -185,10 +186,10 @@ class Flow:
         try:
             try:
                 async with asyncio.TaskGroup() as group:
-                    self._tasks.append(group.create_task(self._pump()))
+                    self._tasks.append(group.create_task(_clean(self._pump())))
                     for index in range(1, len(self._lanes)):
-                        self._tasks.append(group.create_task(self._drive(index)))
-                    group.create_task(self._drain())
+                        self._tasks.append(group.create_task(_clean(self._drive(index))))
+                    group.create_task(_clean(self._drain()))
             except BaseExceptionGroup as failures:
                 raise _cause(failures) from failures
             return await self.sink.commit()
@@ -197,6 +198,10 @@ class Flow:
             raise
         finally:
             self._inside.in_hands = 0
+            for edge in self._edges:
+                edge.drop()
+            if isinstance(self.source, AsyncGenerator):
+                await self.source.aclose()  # it may have stopped with a page in its hands
 
     async def _pump(self) -> None:
         lane = self._lanes[0]
@@ -577,6 +582,30 @@ async def _either(wanted: Coroutine[Any, Any, T], other: asyncio.Task[Any]) -> T
 
 def _stage_failed(name: str, error: Exception) -> Refusal:
     return Refusal("stage_failed", f"the stage {name!r} failed: {type(error).__name__}: {error}")
+
+
+async def _clean(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; if it fails, or is cancelled, let go of the pages in the frames that the exception remembers: they
+    would stay until it is collected."""
+    try:
+        await work
+    except BaseException as error:
+        _clear_frames(error)
+        raise
+
+
+def _clear_frames(error: BaseException) -> None:
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        failure = todo.pop()
+        if failure is None or id(failure) in seen:
+            continue
+        seen.add(id(failure))
+        traceback.clear_frames(failure.__traceback__)
+        todo += [failure.__cause__, failure.__context__]
+        if isinstance(failure, BaseExceptionGroup):
+            todo += failure.exceptions
 
 
 def _cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:

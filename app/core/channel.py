@@ -44,6 +44,10 @@ class Edge(Protocol):
         """Say that the input ended well. Only a producer that finished well calls it; a failure cancels instead."""
         ...
 
+    def drop(self) -> None:
+        """The run is over, however it ended: forget what is held. May be called twice."""
+        ...
+
     def statistics(self) -> ChannelStatistics:
         """What is held, now."""
         ...
@@ -104,6 +108,11 @@ class Channel:
         """See ``Edge.close``."""
         self._closed = True
         self._filled.set()
+
+    def drop(self) -> None:
+        """See ``Edge.drop``."""
+        self._pages.clear()
+        self.held_bytes = 0
 
     def statistics(self) -> ChannelStatistics:
         """See ``Edge.statistics``."""

@@ -46,6 +46,8 @@ CODES: dict[str, str] = {
     "not_found": "There is no such resource",
     "gone": "The resource is no longer kept",
     "conflict": "The resource is not in a state that allows this",
+    "precondition_failed": "The resource is not the one that the request is about",
+    "range_not_satisfiable": "The resource has no such bytes",
 }
 """Every code with its title. A code is a metric label and the key to the HTTP status: bounded, never renamed."""
 

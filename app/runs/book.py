@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,10 +32,29 @@ class Kept(Protocol):
         ...
 
 
+class KeptFile(Kept, Protocol):
+    """A file that a run left."""
+
+    def held(self) -> AbstractContextManager[int]:
+        """Its descriptor, which stays what it is within the scope. Raises ``gone`` once it was dropped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole result that is kept. ``digest`` is its SHA-256 in hex, ``made_at`` a Unix time."""
+
+    file: KeptFile
+    media_type: str
+    coding: str | None
+    digest: str
+    made_at: float
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """A run in the book: its record, how to look at it while it runs, how to stop it and why it was
-    stopped, and what it left on disk."""
+    stopped, and what it left on disk. Once ``expired`` nothing of that is there any more."""
 
     run: Run
     look: Callable[[], Run] | None = None
@@ -42,6 +62,8 @@ class Entry:
     reason: Refusal | None = None
     edges: Callable[[], tuple[ChannelStatistics, ...]] | None = None
     rejects: Kept | None = None
+    result: Result | None = None
+    expired: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     ended_at: float = 0.0
 
@@ -51,16 +73,19 @@ class Entry:
 
 
 class Book:
-    """Keeps runs for ``ttl_s`` after their end, ``most`` of them at the most."""
+    """Keeps what runs left for ``ttl_s`` after their end, and their records for as long again, so that who comes late is
+    told so; ``most`` runs at the most. Somebody has to call ``sweep`` now and then."""
 
     def __init__(self, *, ttl_s: float, most: int = 10_000) -> None:
         self._ttl_s = ttl_s
         self._most = most
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._kept_results = 0
+        self._kept_bytes = 0
 
     def add(self, run: Run) -> Entry:
         """Open an entry for a new run."""
-        self._forget_old(self._most - 1)
+        self.sweep(room_for=1)
         entry = self._entries[run.id] = Entry(run)
         return entry
 
@@ -70,9 +95,21 @@ class Book:
         entry.ended_at = time.monotonic()
         entry.ended.set()
 
+    def keep(self, entry: Entry, result: Result) -> None:
+        """Keep a result with its run, whose file belongs to the book from now on."""
+        entry.result = result
+        self._kept_results += 1
+        self._kept_bytes += result.file.nbytes
+        if entry.run.id not in self._entries:
+            self._expire(entry)  # it was forgotten while it ran
+
+    def kept(self) -> tuple[int, int]:
+        """How many results are kept, and their bytes."""
+        return self._kept_results, self._kept_bytes
+
     def find(self, run_id: str) -> Entry:
         """The entry of ``run_id``; ``not_found`` if there never was one or it was forgotten."""
-        self._forget_old(self._most)
+        self.sweep()
         try:
             return self._entries[run_id]
         except KeyError:
@@ -87,7 +124,7 @@ class Book:
 
     def newest(self, most: int) -> Iterator[Run]:
         """The latest runs, newest first."""
-        self._forget_old(self._most)
+        self.sweep()
         for _, entry in zip(range(most), reversed(self._entries.values()), strict=False):
             yield entry.now()
 
@@ -110,18 +147,31 @@ class Book:
         for entry in list(self._entries.values()):
             self._drop(entry)
 
-    def _forget_old(self, most: int) -> None:
-        horizon = time.monotonic() - self._ttl_s
+    def sweep(self, room_for: int = 0) -> None:
+        """Drop what is too old, and the oldest runs where there are too many."""
+        now = time.monotonic()
         for entry in list(self._entries.values()):
-            crowded = len(self._entries) > most
+            crowded = len(self._entries) + room_for > self._most
             if entry.run.state not in FINAL:
                 continue
-            if not crowded and entry.ended_at > horizon:
+            age_s = now - entry.ended_at
+            if crowded or age_s > 2 * self._ttl_s:
+                self._drop(entry)
+            elif age_s > self._ttl_s:
+                self._expire(entry)
+            else:
                 break
-            self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:
         self._entries.pop(entry.run.id, None)
+        self._expire(entry)
+
+    def _expire(self, entry: Entry) -> None:
+        entry.expired = True
         if entry.rejects is not None:
             entry.rejects.close()
-            entry.rejects = None
+        if entry.result is not None:
+            entry.result.file.close()
+            self._kept_results -= 1
+            self._kept_bytes -= entry.result.file.nbytes
+        entry.rejects = entry.result = None

@@ -11,7 +11,8 @@ from contextlib import suppress
 from app.core.channel import ChannelStatistics, EndOfChannel
 from app.core.errors import Refusal
 from app.core.page import Page
-from app.stores.spool import Spool, SpoolFile
+from app.stores.spool import Spool
+from app.stores.spool_file import SpoolFile
 
 
 class Overflow:
@@ -95,11 +96,11 @@ class Overflow:
         self._closed = True
         self._changed.set()
 
-    def release(self) -> None:
-        """Give the file back, however the run ended. May be called twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def drop(self) -> None:
+        """See ``Edge.drop``; the file is given back, too."""
+        self._pages.clear()
+        self.held_bytes = 0
+        self._give_back()
 
     def statistics(self) -> ChannelStatistics:
         """See ``Edge.statistics``; bytes on disk are not held."""
@@ -142,6 +143,11 @@ class Overflow:
     def _drop_if_read(self) -> None:
         """Go back to memory once the client has caught up."""
         if self._file is not None and not self._spilling and self._read_bytes == self._file.nbytes:
-            self.release()
+            self._give_back()
             self._spool_is_full = False
             self._changed.set()
+
+    def _give_back(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Sequence
 
 from app.core.page import Reject
-from app.stores.spool import Spool, SpoolFile
+from app.stores.spool import Spool
+from app.stores.spool_file import SpoolFile
 
 
 class RejectsLog:

@@ -8,7 +8,8 @@ from concurrent.futures import Executor
 
 from app.core.interfaces import Receipt
 from app.core.page import Page
-from app.stores.spool import Spool, SpoolFile
+from app.stores.spool import Spool
+from app.stores.spool_file import SpoolFile
 
 
 class SpooledSink:

@@ -23,6 +23,8 @@ async def spooled_pages(
     try:
         async for page in source:
             await loop.run_in_executor(executor, file.append, page.payload)
+            del page
+        await loop.run_in_executor(executor, file.trim)
         pages = read(file.path)
         while (table := await loop.run_in_executor(executor, next, pages, None)) is not None:
             yield table

@@ -14,58 +14,67 @@ import os
 import shutil
 import tempfile
 import threading
+from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import Refusal
 from app.core.units import as_size
+from app.stores.spool_file import SpoolFile
 
 _PREFIX = "weir-"
 _LOCK = "owner.lock"
+_MOST_RECYCLED = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolStatistics:
-    """A snapshot."""
+    """A snapshot. ``recycled_bytes`` are on disk beside ``used_bytes``, in files that wait to be written over."""
 
     used_bytes: int
     limit_bytes: int
     open_files: int
     overflows: int
+    recycled_bytes: int
 
 
 class Spool:
     """A directory of one process, and the bytes that may be in it at once. Its calls block; they may come from any
-    thread."""
+    thread.
 
-    def __init__(self, directory: Path, *, limit_bytes: int) -> None:
+    Files that are done with are kept for the next ones, up to ``recycle_bytes`` and within the limit: a new file's pages
+    are the slowest part of writing it.
+    """
+
+    def __init__(self, directory: Path, *, limit_bytes: int, recycle_bytes: int = 0) -> None:
         """Clear what dead processes left under ``directory``, and take a place of our own there."""
         directory.mkdir(parents=True, exist_ok=True)
         clear_abandoned(directory)
         self._limit_bytes = limit_bytes
+        self._recycle_bytes = min(recycle_bytes, limit_bytes)
         self._used_bytes = 0
         self._open_files = 0
         self._overflows = 0
+        self._recycled: list[tuple[int, int]] = []  # bytes on disk, descriptor: the smallest first
         self._guard = threading.Lock()
         self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
         self._lock_fd = os.open(self.directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def open(self) -> SpoolFile:
-        """A new empty file without a name."""
-        try:
-            fd = os.open(self.directory, os.O_TMPFILE | os.O_RDWR, 0o600)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
-                raise
-            fd, name = tempfile.mkstemp(dir=self.directory)
-            os.unlink(name)
+        """An empty file without a name."""
+        with self._guard:
+            disk_bytes, fd = self._recycled.pop() if self._recycled else (0, -1)
+        if fd < 0:
+            fd = self._new()
         with self._guard:
             self._open_files += 1
-        return SpoolFile(self, fd)
+        return SpoolFile(self, fd, disk_bytes)
 
     def close(self) -> None:
         """Remove the directory. Files that are still open keep working until they are closed."""
+        self.make_room()
+        self._recycle_bytes = 0
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock_fd)
 
@@ -77,9 +86,13 @@ class Spool:
     def statistics(self) -> SpoolStatistics:
         """What is on disk, now."""
         with self._guard:
-            return SpoolStatistics(self._used_bytes, self._limit_bytes, self._open_files, self._overflows)
+            recycled = sum(disk_bytes for disk_bytes, _ in self._recycled)
+            return SpoolStatistics(self._used_bytes, self._limit_bytes, self._open_files, self._overflows, recycled)
 
-    def _take(self, nbytes: int) -> None:
+    # What its files call.
+
+    def take(self, nbytes: int) -> None:
+        """See ``spool_file.Owner``."""
         with self._guard:
             if self._used_bytes + nbytes > self._limit_bytes:
                 raise Refusal(
@@ -87,64 +100,56 @@ class Spool:
                     f"the disk spool holds {as_size(self._used_bytes)} of SPOOL_LIMIT={as_size(self._limit_bytes)}",
                 )
             self._used_bytes += nbytes
+            surplus = self._surplus()
+        _close_all(surplus)
 
-    def _give_back(self, nbytes: int, files: int) -> None:
+    def give_back(self, nbytes: int) -> None:
+        """See ``spool_file.Owner``."""
         with self._guard:
             self._used_bytes -= nbytes
-            self._open_files -= files
 
-
-class SpoolFile:
-    """A file without a name: bytes are appended, and read at any offset. Its calls block and may come from any thread;
-    one at a time gets through, so that ``close`` never pulls the descriptor from under a write."""
-
-    def __init__(self, spool: Spool, fd: int) -> None:
-        self._spool = spool
-        self._fd = fd
-        self._guard = threading.Lock()
-        self.nbytes = 0
-
-    @property
-    def path(self) -> str:
-        """A name that works in this process for as long as the file is open."""
-        return f"/proc/self/fd/{self._fd}"
-
-    def append(self, data: bytes | memoryview) -> None:
-        """Write all of ``data`` at the end. Raises ``spool_full`` for the spool's limit and for a full disk."""
-        view = memoryview(data)
+    def make_room(self) -> bool:
+        """See ``spool_file.Owner``."""
         with self._guard:
-            self._spool._take(view.nbytes)
-            try:
-                self._write(view)
-            except OSError as error:
-                self._spool._give_back(view.nbytes, 0)
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise Refusal("spool_full", "the disk under SPOOL_DIR is full") from error
+            given_up = [fd for _, fd in self._recycled]
+            self._recycled.clear()
+        _close_all(given_up)
+        return bool(given_up)
+
+    def retire(self, fd: int, nbytes: int, disk_bytes: int) -> None:
+        """See ``spool_file.Owner``."""
+        with self._guard:
+            self._used_bytes -= nbytes
+            self._open_files -= 1
+            insort(self._recycled, (disk_bytes, fd))
+            surplus = self._surplus()
+        _close_all(surplus)
+
+    def _surplus(self) -> list[int]:
+        """Take the smallest recycled files out until the rest may stay."""
+        room = min(self._recycle_bytes, self._limit_bytes - self._used_bytes)
+        kept = sum(disk_bytes for disk_bytes, _ in self._recycled)
+        surplus: list[int] = []
+        while self._recycled and (kept > room or len(self._recycled) > _MOST_RECYCLED or not self._recycle_bytes):
+            disk_bytes, fd = self._recycled.pop(0)
+            kept -= disk_bytes
+            surplus.append(fd)
+        return surplus
+
+    def _new(self) -> int:
+        try:
+            return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
                 raise
-            self.nbytes += view.nbytes
+            fd, name = tempfile.mkstemp(dir=self.directory)
+            os.unlink(name)
+            return fd
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Up to ``nbytes`` at ``offset``; fewer only at the end of the file."""
-        pieces: list[bytes] = []
-        with self._guard:
-            while nbytes > 0 and (piece := os.pread(self._fd, nbytes, offset)):
-                pieces.append(piece)
-                offset += len(piece)
-                nbytes -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def close(self) -> None:
-        """Give the disk back. May be called twice."""
-        with self._guard:
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
-                self._spool._give_back(self.nbytes, 1)
-
-    def _write(self, view: memoryview) -> None:
-        written = 0
-        while written < view.nbytes:
-            written += os.pwrite(self._fd, view[written:], self.nbytes + written)
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def clear_abandoned(directory: Path) -> int:

@@ -1,4 +1,4 @@
-"""The one place that knows HTTP status numbers: refusals as ``application/problem+json`` (RFC 9457)."""
+"""The one place that knows the HTTP status of an error: refusals as ``application/problem+json`` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ STATUS: dict[str, int] = {
     "too_slow": 408,
     "conflict": 409,
     "gone": 410,
+    "precondition_failed": 412,
+    "range_not_satisfiable": 416,
     **dict.fromkeys(("body_too_large", "expansion_too_large", "page_too_large", "never_fits"), 413),
     "unsupported_type": 415,
     **dict.fromkeys(

@@ -6,7 +6,7 @@ import asyncio
 import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from app.core.errors import Refusal, known
 from app.plan import FORMATS, ON_ERROR, READABLE, STEPS, Plan, plan_of_query, plan_of_text, with_pipeline
 from app.runs.book import Book
 from app.stores.pipelines import stored_pipeline
+from app.web.kept import kept_response
 from app.web.transform import TransformResponse, Workshop
 
 _PIECE_BYTES = 256 * 1024
@@ -71,8 +72,8 @@ def transform_routes(workshop: Workshop, pipelines_dir: Path | None) -> APIRoute
     return router
 
 
-def run_routes(book: Book, io: Callable[[Callable[[], bytes]], asyncio.Future[bytes]]) -> APIRouter:
-    """``/v1/runs``. ``io`` runs a blocking read on a thread."""
+def run_routes(book: Book, io_executor: Executor) -> APIRouter:
+    """``/v1/runs``. Files are read on ``io_executor``."""
     router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
     @router.get("", summary="The latest runs, newest first")
@@ -94,10 +95,33 @@ def run_routes(book: Book, io: Callable[[Callable[[], bytes]], asyncio.Future[by
             raise Refusal("not_found", f"run {run_id} keeps no rejects: it did not run with on_error=quarantine")
 
         async def pieces() -> AsyncIterator[bytes]:
+            loop = asyncio.get_running_loop()
             for offset in range(0, kept.nbytes, _PIECE_BYTES):
-                yield await io(partial(kept.read, offset, _PIECE_BYTES))
+                yield await loop.run_in_executor(io_executor, kept.read, offset, _PIECE_BYTES)
 
         return StreamingResponse(pieces(), media_type="application/x-ndjson", headers={"Weir-Run-Id": run_id})
+
+    @router.head("/{run_id}/result", include_in_schema=False)
+    @router.get(
+        "/{run_id}/result",
+        summary="The kept result of a run with deliver=whole: ranges, ETag, Repr-Digest, HEAD",
+        response_class=Response,
+    )
+    async def get_result(run_id: str) -> Response:
+        entry = book.find(run_id)
+        run, result = entry.now(), entry.result
+        if result is not None:
+            headers = [(b"weir-run-id", run_id.encode())]
+            if result.coding is not None:
+                headers.append((b"content-encoding", result.coding.encode()))
+            return kept_response(result, io_executor, headers)
+        if not entry.ended.is_set():
+            raise Refusal("conflict", f"run {run_id} is {run.state}: its result is not whole yet", retry_after_s=1)
+        if run.state != "succeeded":
+            raise Refusal("conflict", f"run {run_id} has {run.state}, it has no result")
+        if entry.expired and run.mode == "whole":
+            raise Refusal("gone", f"the result of run {run_id} is older than RESULT_TTL and was dropped")
+        raise Refusal("not_found", f"run {run_id} kept no result: it did not run with deliver=whole")
 
     @router.delete("/{run_id}", status_code=204, summary="Cancel a run and forget it")
     async def delete_run(run_id: str) -> Response:

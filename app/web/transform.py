@@ -7,20 +7,20 @@ leaving. Nothing stands between the flow and the server.
 from __future__ import annotations
 
 import asyncio
-import base64
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt, Sink, Source
 from app.pipeline import Flow, FlowOptions
 from app.plan import FORMATS, BuildOptions, Built, Plan, build, sniff
-from app.runs.book import Entry
+from app.runs.book import Entry, Result
 from app.runs.runner import Account, Runner
 from app.sinks.overflow import Overflow
 from app.sinks.rejects import RejectsLog
@@ -28,8 +28,9 @@ from app.sinks.response import ResponseSink
 from app.sinks.spooled import SpooledSink
 from app.sources.request import RequestBody, body_too_large
 from app.sources.spooled import spooled_pages
-from app.stores.spool import Spool, SpoolFile
+from app.stores.spool import Spool
 from app.web.errors import problem
+from app.web.kept import kept_response
 from app.web.negotiation import (
     accepted_coding,
     content_codings,
@@ -39,6 +40,7 @@ from app.web.negotiation import (
     with_target,
 )
 from app.web.protocol.exchange import Exchange
+from app.web.ranges import Answer, Slice
 
 _LOOK_EVERY_S = 0.5
 """How often a run is looked at for a client that neither reads nor leaves."""
@@ -156,11 +158,14 @@ class _Exchange:
         packs = any(planned.step.takes == "pack" for planned in plan.steps)
         coding = None if packs else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
         built = build(plan, options.build, decode=codings, encode=coding, keep=rejects.keep)
-        whole = plan.whole or self._scope.get("http_version") == "1.0"
+        kept = plan.whole
+        whole = kept or self._scope.get("http_version") == "1.0"
         whole = whole or ends_its_body_early(
             self._headers.get("user-agent", ""), self._headers.get("content-length", "")
         )
-        headers = [(b"content-type", built.media_type.encode())]
+        headers: list[tuple[bytes, bytes]] = []
+        if not whole:
+            headers.append((b"content-type", built.media_type.encode()))
         if coding is not None:
             headers.append((b"content-encoding", coding.encode()))
         if plan.target.text and plan.target.name != "bytes" and not packs:
@@ -204,16 +209,21 @@ class _Exchange:
         )
         entry.rejects = rejects if plan.on_error == "quarantine" else None
         headers.append((b"weir-run-id", entry.run.id.encode()))
+        if kept:
+            headers.append((b"content-location", f"/v1/runs/{entry.run.id}/result".encode()))
         account = _account(built, overflow)
         try:
             receipt = await self._watched(entry, body, shop.runner.execute(entry, flow, account))
             if whole:
+                result = Result(spooled.file, built.media_type, coding, receipt.digest or "", time.time())
+                if kept:
+                    shop.runner.book.keep(entry, result)
                 self._whole_started = True
-                await self._deliver(spooled.file, receipt, headers)
+                await self._deliver(result, headers)
         finally:
             if overflow is not None:
-                overflow.release()
-            if whole:
+                overflow.drop()
+            if whole and entry.result is None:
                 spooled.file.close()
             if entry.rejects is None:
                 rejects.close()
@@ -245,29 +255,34 @@ class _Exchange:
         finally:
             watch.cancel()
 
-    async def _deliver(self, file: SpoolFile, receipt: Receipt, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _deliver(self, result: Result, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole result, with its length and digest (RFC 9530)."""
-        digest = bytes.fromhex(receipt.digest or "")
-        headers = [
-            *headers,
-            (b"content-length", str(receipt.nbytes).encode()),
-            (b"repr-digest", b"sha-256=:" + base64.b64encode(digest) + b":"),
-            (b"etag", f'"{receipt.digest}"'.encode()),
-        ]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        loop = asyncio.get_running_loop()
-        offset = 0
-        while offset < receipt.nbytes:
-            data = await loop.run_in_executor(
-                self._shop.io_executor, file.read, offset, self._shop.options.build.page_bytes
-            )
-            offset += len(data)
+        nbytes = result.file.nbytes
+        whole = Answer(
+            200,
+            [
+                (b"content-type", result.media_type.encode()),
+                (b"content-length", str(nbytes).encode()),
+                (b"etag", f'"{result.digest}"'.encode()),
+            ],
+            (Slice(0, nbytes),) if nbytes else (),
+        )
+        with result.file.held() as fd:
+            kept = kept_response(result, self._shop.io_executor, headers)
             try:
-                async with asyncio.timeout(self._shop.options.idle_s):
-                    await self._send({"type": "http.response.body", "body": data, "more_body": True})
-            except TimeoutError:
-                raise Refusal("stalled", "the client stopped taking the result") from None
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                await kept.send_answer(fd, whole, self._scope, self._send_in_time)
+            except OSError as error:
+                raise Refusal(getattr(error, "code", "client_gone"), str(error)) from error
+
+    async def _send_in_time(self, message: Message) -> None:
+        if self._wire is not None:
+            await self._send(message)  # it keeps the time itself
+            return
+        try:
+            async with asyncio.timeout(self._shop.options.idle_s):
+                await self._send(message)
+        except TimeoutError:
+            raise Refusal("stalled", "the client stopped taking the result") from None
 
 
 def _account(built: Built, overflow: Overflow | None) -> Account:

@@ -65,7 +65,7 @@ async def test_an_upload_goes_on_though_nobody_reads_and_all_comes_in_order(disk
     client.uploading = False
     client.edge.close()
     assert await client.take_all() == data
-    client.edge.release()
+    client.edge.drop()
 
 
 async def test_a_client_that_reads_slowly_is_waited_for(disk: Spool) -> None:
@@ -101,7 +101,7 @@ async def test_a_full_spool_means_waiting(tmp_path: Path) -> None:
     for _ in range(3):
         await client.edge.receive()
     await asyncio.wait_for(sender, 5)
-    client.edge.release()
+    client.edge.drop()
     small.close()
 
 
@@ -135,7 +135,7 @@ def test_bytes_come_out_as_they_went_in(disk: Spool, sizes: list[int], pauses: l
                 break
             client.took_at = asyncio.get_running_loop().time()
         await sender
-        client.edge.release()
+        client.edge.drop()
         assert got == data
 
     asyncio.run(asyncio.wait_for(main(), 20))

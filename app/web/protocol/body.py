@@ -111,10 +111,14 @@ class Body:
 
     def drop(self, waste: memoryview) -> None:
         """Throw away what is there and what comes; it is received into ``waste``."""
+        self.forget()
+        self._waste = waste
+
+    def forget(self) -> None:
+        """Nobody takes any more: let go of what is there."""
         self._ready.clear()
         self._page, self._early = None, b""
         self._given = self._filled = 0
-        self._waste = waste
 
     def _begin(self, early: bytes) -> None:
         if self._chunked is None and len(early) >= self._left_bytes:

@@ -332,6 +332,12 @@ class Exchange:
     async def run(self, app: Any, scope: Message) -> None:
         """Let the application answer. However it ends, the answer is complete or the connection is broken off."""
         try:
+            await self._run(app, scope)
+        finally:
+            self.body.forget()
+
+    async def _run(self, app: Any, scope: Message) -> None:
+        try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             self._line.abort()
