@@ -58,7 +58,7 @@ class SpoolFile:
     def held(self) -> Iterator[int]:
         """Its descriptor, which is not closed nor used for anything else within the scope."""
         with self._guard:
-            if self._closed:
+            if self._closed and not self._users:
                 raise Refusal("gone", "the file is no longer kept")
             self._users += 1
         try:

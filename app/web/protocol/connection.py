@@ -102,6 +102,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._linger_s = 0.0
         self._reading = True
         self._keeps = True
+        self._ended = False
         self._since = time.monotonic()
         self._dropped_at = 0.0
         self._writable: asyncio.Future[None] | None = None
@@ -163,6 +164,7 @@ class WireProtocol(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. A whole request still gets its answer (RFC 9112, section 9.6)."""
+        self._ended = True
         if self._phase == "answer":
             self._keeps = False
             return True
@@ -473,7 +475,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         connection that is closed over unread bytes is reset, and the client may lose the answer."""
         self._phase = "drop"
         self._since = self._dropped_at = time.monotonic()
-        if self._is_tcp and self._transport.can_write_eof():
+        if self._is_tcp and not self._ended:
             self._transport.write_eof()
             self._set_reading()
         else:
