@@ -1,4 +1,4 @@
-"""The client is curl: the one that users have, in C. It takes a share of the two cores and caps the fastest figures."""
+"""curl: the client that users have. It asks for the tables, and for each answer whose bytes are hashed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.inputs import Input
-from bench.servers import PEERS
+from bench.kinds import PEERS
 
 _READ_BYTES = 1 << 20
 
@@ -21,7 +21,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One timed transfer: seconds as curl (or the reference) took them, and the CPU seconds of the other side."""
+    """One timed transfer: seconds as the client (or the reference) took them, and the CPU seconds of the other side."""
 
     seconds: float
     cpu_s: float
@@ -31,7 +31,8 @@ class Sample:
 def send(url: str, source: Input, output: Path) -> float:
     """POST the file, write the answer to ``output`` and return the seconds that it took."""
     words = ["-o", str(output), "-w", "%{http_code} %{time_total} %{size_upload}"]
-    process = subprocess.run([*_curl(url, source), *words], capture_output=True, text=True, check=False)
+    command = [*_curl(url), *upload_of(source.path), *words]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     status, seconds, sent = process.stdout.split()
     if process.returncode or status != "200":
         raise Failed(f"status {status}, curl exits {process.returncode} {process.stderr.strip()[:200]}")
@@ -40,15 +41,22 @@ def send(url: str, source: Input, output: Path) -> float:
     return float(seconds)
 
 
-def digest(url: str, source: Input) -> str:
-    """POST the file and return the SHA-256 of the answer."""
+def upload_of(path: Path) -> list[str]:
+    """What tells curl to POST a file."""
+    return ["-X", "POST", "-T", str(path)]
+
+
+def digest(url: str, *words: str) -> str:
+    """The SHA-256 of the answer that curl gets with ``words``."""
     found = hashlib.sha256()
-    with subprocess.Popen([*_curl(url, source), "--fail"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([*_curl(url), *words, "--fail"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         while block := process.stdout.read(_READ_BYTES):
             found.update(block)
+        complaint = process.stderr.read().decode(errors="replace").strip()
     if process.returncode:
-        raise Failed(f"curl exits {process.returncode}")
+        raise Failed(complaint[:200] or f"curl exits {process.returncode}")
     return found.hexdigest()
 
 
@@ -61,6 +69,6 @@ def refer(engine: str, work: str, target: str, source: Input, output: Path) -> S
     return Sample(**json.loads(process.stdout))
 
 
-def _curl(url: str, source: Input) -> list[str]:
+def _curl(url: str) -> list[str]:
     # Without "Expect:" curl waits for a 100 that not every server sends while it answers.
-    return ["curl", "-sS", "-X", "POST", "-T", str(source.path), "-H", "Expect:", url]
+    return ["curl", "-sS", "-H", "Expect:", url]

@@ -20,7 +20,7 @@ _MIB = 1 << 20
 _HERE = Path(sys.executable).parent
 
 # Letters outside ASCII must come through as they are, in one piece: an upper case by characters would change them.
-_WORDS = (
+WORDS = (
     "a page flows from source to sink and the budget carries its worst case Weir 0123 -- straße œuvre žluťoučký 水 🙂"
 )
 
@@ -58,7 +58,7 @@ def text(mib: int) -> Input:
     path = cache_folder() / f"text-{mib}.txt"
     if not path.exists():
         draw = random.Random(mib)
-        words = _WORDS.split()
+        words = WORDS.split()
         block = b""
         while len(block) < 4 * _MIB:
             block += "".join(" ".join(draw.choices(words, k=draw.randint(1, 20))) + "\n" for _ in range(1000)).encode()

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -16,8 +16,9 @@ from statistics import median
 from typing import Any
 
 from bench.client import Sample
-from bench.servers import Absent, node_program
-from bench.works import Work
+from bench.compiler import Absent
+from bench.kinds import OURS, node_program
+from bench.work import Work
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -25,12 +26,16 @@ _MIB = 1 << 20
 
 @dataclass(slots=True)
 class Result:
-    """What came of one work at one contender: its samples, and whether its answer was right or why there are none."""
+    """What came of one work at one contender: its samples, and whether its answer was right or why there are none.
+
+    ``idle_bytes`` was resident at the most before the transfer that made ``peak_bytes`` so.
+    """
 
     key: str
     name: str
     samples: list[Sample] = field(default_factory=list)
     peak_bytes: int | None = None
+    idle_bytes: int | None = None
     verdict: str = ""
 
     @property
@@ -44,24 +49,28 @@ class Result:
         return median(sample.seconds for sample in self.samples)
 
     @property
+    def cpu_s(self) -> float:
+        """The median of its rounds: seconds of the server's CPU time."""
+        return median(sample.cpu_s for sample in self.samples)
+
+    @property
     def peak(self) -> int | None:
         """Peak resident bytes, if they were measured."""
         return max((sample.peak_bytes for sample in self.samples if sample.peak_bytes), default=self.peak_bytes)
 
 
+def ours_of(results: Sequence[Result]) -> Result | None:
+    """Weir's own result, if there is one with samples."""
+    return next((result for result in results if result.key in OURS and result.samples), None)
+
+
 def table(work: Work, results: Sequence[Result], rounds: int) -> str:
     """One work as a Markdown table. The ratio says how many times as fast as the contender of that line Weir is."""
-    nbytes, rows = work.source.nbytes, work.source.rows
-    ours = next((result for result in results if result.key == "weir" and result.samples), None)
-    columns = [
-        "MB/s",
-        "slowest to fastest",
-        *(["rows/s"] if rows else []),
-        "CPU s/GiB",
-        "peak MiB",
-        "Weir is",
-        "answer",
-    ]
+    nbytes, rows = work.nbytes, work.rows
+    ours = ours_of(results)
+    columns = ["MB/s", "slowest to fastest", "CPU s/GiB", "peak MiB", "above idle", "Weir is", "answer"]
+    if rows:
+        columns.insert(2, "rows/s")
     lines = [
         f"### {work.title} ({nbytes / 1e6:,.0f} MB{f', {rows:,} rows' if rows else ''}; median of {rounds})",
         "",
@@ -73,12 +82,14 @@ def table(work: Work, results: Sequence[Result], rounds: int) -> str:
             lines.append(f"| {result.name} |" + " |" * (len(columns) - 1) + f" {result.verdict} |")
             continue
         seconds = [sample.seconds for sample in result.samples]
+        idle = result.idle_bytes
         cells = [
             f"{nbytes / 1e6 / result.seconds:,.0f}",
             f"{nbytes / 1e6 / max(seconds):,.0f} to {nbytes / 1e6 / min(seconds):,.0f}",
             *([f"{rows / result.seconds:,.0f}"] if rows else []),
-            f"{median(sample.cpu_s for sample in result.samples) / nbytes * _GIB:.2f}",
+            f"{result.cpu_s / nbytes * _GIB:.2f}",
             f"{result.peak / _MIB:,.0f}" if result.peak else "",
+            f"{(result.peak - idle) / _MIB:,.0f}" if result.peak and idle else "",
             f"{result.seconds / ours.seconds:.2f}x" if ours and result is not ours else "",
             result.verdict,
         ]
@@ -92,8 +103,8 @@ def document(sections: Sequence[tuple[Work, Sequence[Result]]], rounds: int) -> 
         {
             "work": work.name,
             "title": work.title,
-            "input_bytes": work.source.nbytes,
-            "input_rows": work.source.rows,
+            "input_bytes": work.nbytes,
+            "input_rows": work.rows,
             "results": [asdict(result) for result in results],
         }
         for work, results in sections
@@ -121,12 +132,16 @@ def machine() -> dict[str, Any]:
         **{name: version(name) for name in packages},
         "Node": _first_line(lambda: [str(node_program()), "--version"]),
         "Go": _first_line(lambda: ["go", "env", "GOVERSION"]),
+        "nginx": _first_line(lambda: ["nginx", "-v"]).rpartition("/")[2],
+        "cc": _first_line(lambda: ["cc", "--version"]),
         "curl": _first_line(lambda: ["curl", "--version"]).split()[1],
     }
 
 
-def _first_line(command: Any) -> str:
+def _first_line(command: Callable[[], Sequence[str]]) -> str:
     try:
-        return subprocess.run(command(), capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        # nginx tells its version on stderr.
+        found = subprocess.run(command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+        return found.stdout.splitlines()[0]
     except (Absent, OSError, subprocess.CalledProcessError):
         return "absent"

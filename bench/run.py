@@ -1,6 +1,8 @@
-"""The wire and the tables beside stock Starlette, Node and Go, and beside DuckDB and Polars: ``python -m bench.run``.
+"""The wire beside nginx, Go, Node, stock Starlette and two C processes; the tables beside DuckDB, Polars, Node and Go:
+``python -m bench.run``.
 
-All servers run all the while and take turns, round by round; every answer is checked before it is timed.
+All servers run all the while and take turns, round by round; every answer is checked before it is timed, and every byte
+of the wire's answers while it is.
 """
 
 from __future__ import annotations
@@ -13,31 +15,52 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from bench import client, report, works
+from bench import report, tables
 from bench.client import Failed, Sample
+from bench.compiler import Absent
+from bench.kinds import KINDS, OURS
 from bench.report import Result
-from bench.servers import KINDS, Absent, Server, running
-from bench.works import Work
+from bench.servers import Server, running
+from bench.wire import crowd, liveness, targets
+from bench.wire import works as wire
+from bench.work import Work
 
-REFERENCES = {"duckdb": "DuckDB, local file", "polars": "Polars, local file"}
+_EXTRAS = ("healthz", "slow-clients")
 
 
 def main() -> int:
     asked = _arguments()
+    rows = wire.wire(asked.mib) if {*asked.only} & {*wire.NAMES, *_EXTRAS} else []
+    works: list[Work] = [*rows, *(tables.tables(asked.scale) if {*asked.only} & {*tables.NAMES} else [])]
+    works = [work for work in works if work.name in asked.only]
     sections: list[tuple[Work, list[Result]]] = []
+    well = True
     with ExitStack() as stack:
-        servers = {name: _start(name, stack) for name in asked.servers}
-        for work in _works(asked):
+        servers = {name: _start(name, stack) for name in asked.servers if _is_needed(name, works, asked.only)}
+        for work in works:
             results = _compare(work, servers, asked.rounds)
             if asked.memory:
                 _measure_memory(work, results)
+            work.finish()
             sections.append((work, results))
+            well &= not any(result.is_bad for result in results if result.key in OURS)
             print(report.table(work, results, asked.rounds), flush=True)
+        if "healthz" in asked.only:
+            text, all_well = liveness.table([row for row in rows if row.name in asked.only] or rows, servers)
+            well &= all_well
+            print(text, flush=True)
+        for row in rows:
+            row.finish()
+    if "slow-clients" in asked.only:
+        text, all_well = crowd.table(next(row for row in rows if row.name == "upper"), asked.servers)
+        well &= all_well
+        print(text, flush=True)
+    if {work.name for work in works} & {*wire.NAMES}:
+        print(targets.table({work.name: results for work, results in sections}))
     print(report.machine_line())
     if asked.json:
         Path(asked.json).write_text(report.document(sections, asked.rounds))
-    ours = [result for _, results in sections for result in results if result.key == "weir"]
-    return 1 if any(result.is_bad for result in ours) else 0
+    return 0 if well else 1
 
 
 def _compare(work: Work, servers: dict[str, Server | str], rounds: int) -> list[Result]:
@@ -45,29 +68,28 @@ def _compare(work: Work, servers: dict[str, Server | str], rounds: int) -> list[
     results: list[Result] = []
     turns: list[tuple[Result, Callable[[], Sample]]] = []
     for key, server in servers.items():
+        if not work.offered_by(key):
+            continue
         result = Result(key, KINDS[key].name)
         results.append(result)
         if isinstance(server, str):
             result.verdict = server
-        elif key not in work.paths:
-            result.verdict = "not offered"
-        elif _is_right(result, partial(work.check, server.url + work.paths[key])):
-            turns.append((result, partial(_take, work, server, work.paths[key])))
-    for engine, label in REFERENCES.items() if work.reference else ():
+        elif _is_right(result, partial(work.is_right, key, server)):
+            turns.append((result, partial(_take, work, key, server)))
+    for engine, label in work.references.items():
         result = Result(engine, label)
         results.append(result)
-        take = partial(_refer, work, engine)
         if find_spec(engine) is None:
             result.verdict = f"absent: {engine} is not installed"
-        elif _is_right(result, lambda take=take: bool(take()) and work.check_output()):
-            turns.append((result, take))
+        elif _is_right(result, partial(_is_reference_right, work, engine)):
+            turns.append((result, partial(work.refer, engine)))
     for turn in range(rounds):
         first = turn % max(1, len(turns))
         for result, take in turns[first:] + turns[:first]:
             if not result.is_bad:
                 try:
                     result.samples.append(take())
-                except Failed as failure:
+                except (Failed, Absent) as failure:
                     result.verdict = f"FAILED: {failure}"
     return results
 
@@ -77,27 +99,40 @@ def _is_right(result: Result, check: Callable[[], bool]) -> bool:
         result.verdict = "right" if check() else "WRONG"
     except Failed as failure:
         result.verdict = f"FAILED: {failure}"
+    except Absent as absent:
+        result.verdict = f"absent: {absent}"
     return result.verdict == "right"
 
 
-def _take(work: Work, server: Server, path: str) -> Sample:
+def _is_reference_right(work: Work, engine: str) -> bool:
+    work.refer(engine)
+    return work.is_reference_right()
+
+
+def _take(work: Work, key: str, server: Server) -> Sample:
     before = server.cpu_seconds()
-    seconds = client.send(server.url + path, work.source, work.output)
+    seconds = work.take(key, server)
     return Sample(seconds, server.cpu_seconds() - before)
 
 
-def _refer(work: Work, engine: str) -> Sample:
-    assert work.reference is not None
-    return client.refer(engine, *work.reference, work.source, work.output)
-
-
 def _measure_memory(work: Work, results: Sequence[Result]) -> None:
-    """Peak resident memory of each server, in a process of its own that does nothing else."""
+    """Peak resident memory of each server, in a process of its own that does one transfer and nothing else."""
     for result in results:
-        if result.key in work.paths and not result.is_bad and result.samples:
+        if result.key not in KINDS or result.is_bad or not result.samples:
+            continue
+        try:
             with running(KINDS[result.key]) as server:
-                client.send(server.url + work.paths[result.key], work.source, work.output)
+                server.wait_quiet()
+                result.idle_bytes = server.peak_bytes()
+                work.prepare(result.key, server)
+                work.take(result.key, server)
                 result.peak_bytes = server.peak_bytes()
+        except (Failed, RuntimeError) as failure:
+            result.verdict = f"FAILED in a fresh process: {failure}"
+
+
+def _is_needed(name: str, works: Sequence[Work], only: Sequence[str]) -> bool:
+    return any(work.offered_by(name) for work in works) or ("healthz" in only and name in liveness.CONTENDERS)
 
 
 def _start(name: str, stack: ExitStack) -> Server | str:
@@ -111,26 +146,22 @@ def _start(name: str, stack: ExitStack) -> Server | str:
         return "FAILED: did not start"
 
 
-def _works(asked: argparse.Namespace) -> list[Work]:
-    made: list[Work] = []
-    if set(asked.only) & set(works.WIRE_NAMES):
-        made += works.wire(asked.mib)
-    if set(asked.only) & set(works.TABLE_NAMES):
-        made += works.tables(asked.scale)
-    return [work for work in made if work.name in asked.only]
-
-
 def _arguments() -> argparse.Namespace:
-    names = (*works.WIRE_NAMES, *works.TABLE_NAMES)
+    names = (*wire.NAMES, *_EXTRAS, *tables.NAMES)
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mib", type=int, default=1024, help="size of the text for the wire")
+    parser.add_argument("--mib", type=int, default=2048, help="what passes through the wire, in each transfer")
     parser.add_argument("--scale", type=float, default=1.0, help="TPC-H scale of lineitem")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="WORK", help=" ".join(names))
     parser.add_argument(
         "--servers", nargs="+", choices=KINDS, default=list(KINDS), metavar="NAME", help=" ".join(KINDS)
     )
-    parser.add_argument("--memory", action="store_true", help="also the peak memory of each, one process per figure")
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the peak memory of each, one process per figure",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every sample there")
     parser.add_argument("--quick", action="store_true", help="one round on small inputs: proves that all of it works")
     asked = parser.parse_args()

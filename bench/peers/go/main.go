@@ -1,5 +1,6 @@
 // The Go peer: net/http, tuned as far as a service of this size is tuned: full duplex, 1 MiB buffers that are reused,
-// and a reader beside the writer, so that receiving, working and sending overlap. Standard library only.
+// and a reader beside the writer, so that receiving, working and sending overlap. Standard library only. Started with the
+// folder of its files.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 )
@@ -108,6 +110,35 @@ func sink(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%d\n", total)
 }
 
+// disk writes the body to a new file, while it arrives.
+func disk(w http.ResponseWriter, r *http.Request) {
+	file, err := os.Create(filepath.Join(os.Args[1], "disk-go"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer file.Close()
+	var total int64
+	done := make(chan struct{})
+	defer close(done)
+	for piece := range readAhead(r.Body, done) {
+		if piece.err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		n, err := file.Write((*piece.buffer)[:piece.n])
+		buffers.Put(piece.buffer)
+		total += int64(n)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInsufficientStorage)
+			return
+		}
+	}
+	if err := file.Close(); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	fmt.Fprintf(w, "%d\n", total)
+}
+
 // Where the columns of TPC-H lineitem stand. Only the last one, l_comment, is ever quoted, and nothing here reads it.
 const (
 	orderKey      = 0
@@ -180,6 +211,8 @@ func main() {
 	http.HandleFunc("/sink", sink)
 	http.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { stream(w, r, nil) })
 	http.HandleFunc("/upper", func(w http.ResponseWriter, r *http.Request) { stream(w, r, upper) })
+	http.HandleFunc("/disk", disk)
+	http.Handle("/file/", http.StripPrefix("/file/", http.FileServer(http.Dir(os.Args[1]))))
 	http.HandleFunc("/filter", filter)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

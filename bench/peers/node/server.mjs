@@ -1,8 +1,12 @@
-// The Node peer: node:http, tuned as far as its options go. No packages.
+// The Node peer: node:http, tuned as far as its options go. No packages. Started with the folder of its files.
+import { createReadStream, createWriteStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { basename, join } from 'node:path';
 import { Transform, pipeline } from 'node:stream';
 
 const highWaterMark = 1 << 20;
+const folder = process.argv[2];
 
 // What the socket read is ours alone until it is written: changing it in place spares an allocation a chunk.
 function upperInPlace(chunk) {
@@ -59,6 +63,17 @@ function sink(request, response) {
   request.on('end', () => response.end(`${total}\n`));
 }
 
+function disk(request, response) {
+  const file = createWriteStream(join(folder, 'disk-node'), { highWaterMark });
+  pipeline(request, file, (error) => (error ? response.destroy() : response.end(`${file.bytesWritten}\n`)));
+}
+
+async function download(name, response) {
+  const path = join(folder, basename(name));
+  response.writeHead(200, { 'Content-Length': (await stat(path)).size });
+  pipeline(createReadStream(path, { highWaterMark }), response, (error) => error && response.destroy());
+}
+
 const server = createServer({ highWaterMark, noDelay: true }, (request, response) => {
   const url = new URL(request.url, 'http://localhost');
   const length = request.headers['content-length'];
@@ -81,12 +96,19 @@ const server = createServer({ highWaterMark, noDelay: true }, (request, response
       sameLength();
       stream(upper());
       break;
+    case '/disk':
+      disk(request, response);
+      break;
     case '/filter':
       response.writeHead(200, { 'Content-Type': 'text/csv' });
       stream(filter(Number(url.searchParams.get('quantity_lt'))));
       break;
     default:
-      response.writeHead(404).end();
+      if (url.pathname.startsWith('/file/')) {
+        download(url.pathname, response).catch(() => response.writeHead(404).end());
+      } else {
+        response.writeHead(404).end();
+      }
   }
 });
 server.requestTimeout = 0;
