@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 
 _AFTER_DATA = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSIONS = rb"((?:;%b(?:=(?:%b|%b))?)*)" % (_TOKEN, _TOKEN, _QUOTED)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSIONS + rb"\r\n")
 _SIZE_PREFIX = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n")
-_TRAILER_PREFIX = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\t\x20-\x7e\x80-\xff]*)?)?\r?")
+_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*\r\n")
+_TRAILER_PREFIX = re.compile(rb"(?:" + _TOKEN + rb"(?::[\t\x20-\x7e\x80-\xff]*)?)?\r?")
+_FRAMING_FIELDS = (b"content-length", b"transfer-encoding")
 _LINE_FEED = re.compile(rb"\n")
 
 MAX_EXTENSION_BYTES = 16 * 1024
@@ -102,13 +106,14 @@ class Chunked:
                 self.ended = True
                 return
             self._trailer_bytes += len(line)
-            if _TRAILER_LINE.fullmatch(line) is None or self._trailer_bytes > MAX_TRAILER_BYTES:
+            field = _TRAILER_LINE.fullmatch(line)
+            if field is None or self._trailer_bytes > MAX_TRAILER_BYTES or field[1].lower() in _FRAMING_FIELDS:
                 raise BadFraming(f"{line[:40]!r} is no trailer field, or there are too many")
         else:
             head = _SIZE_LINE.fullmatch(line)
             if head is None:
                 raise BadFraming(f"{line[:40]!r} is no chunk size")
-            self._extension_bytes += len(head[2] or b"")
+            self._extension_bytes += len(head[2])
             if self._extension_bytes > MAX_EXTENSION_BYTES:
                 raise BadFraming("too many chunk extensions")
             self._begin(int(head[1], 16))

@@ -464,10 +464,6 @@ class WireProtocol(asyncio.BufferedProtocol):
             return
         self._set_reading()
         if data:
-            self._loop.call_soon(self._take_if_open, data)
-
-    def _take_if_open(self, data: bytes) -> None:
-        if self._phase != "closed" and not self._transport.is_closing():
             self._take(data)
 
     def _close_gently(self) -> None:

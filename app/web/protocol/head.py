@@ -79,6 +79,7 @@ class HeadReader:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._complete = False
+        self._keep_alive = False
         self._overrun = False
         self._messages = 0
         self._nbytes = 0
@@ -112,8 +113,9 @@ class HeadReader:
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The blank line."""
+        """The blank line. llhttp forgets what the head said once it has seen the end of the request."""
         self._complete = True
+        self._keep_alive = self._parser.should_keep_alive()
 
     def _head(self) -> Head:
         version = self._parser.get_http_version()
@@ -138,7 +140,7 @@ class HeadReader:
             query_string=query,
             headers=self._headers,
             length_bytes=_body_length(seen, version),
-            keep_alive=version == "1.1" and self._parser.should_keep_alive(),
+            keep_alive=version == "1.1" and self._keep_alive,
             expects_continue=bool(expected) and version == "1.1",
             takes_trailers=version == "1.1" and b"trailers" in _elements(seen.get(b"te", [])),
         )
@@ -147,7 +149,7 @@ class HeadReader:
 def _values(headers: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
     seen: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        seen.setdefault(name, []).append(value)
+        seen.setdefault(name, []).append(value.strip(b" \t"))
     return seen
 
 
