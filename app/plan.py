@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import yaml
 
 from app.core.errors import Refusal, known
-from app.core.interfaces import Operator, Stage
+from app.core.interfaces import KeepsLength, Operator, Stage
 from app.core.page import Page, Reject
 from app.framing import (
     FORMATS,
@@ -129,6 +129,11 @@ class Built:
     tolerance: Tolerance | None
     rows_in: int | None
     rows_out: int | None
+
+    @property
+    def keeps_length(self) -> bool:
+        """The result has as many bytes as the body."""
+        return self.read_file is None and all(isinstance(stage, KeepsLength) for stage in self.stages)
 
 
 def plan_of_query(items: Sequence[tuple[str, str]]) -> Plan:

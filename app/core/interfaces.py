@@ -79,6 +79,13 @@ class Brisk(Protocol):
     brisk: Literal[True]
 
 
+@runtime_checkable
+class KeepsLength(Protocol):
+    """A stage that gives as many bytes as it takes, so that the length of a result is known before it is made."""
+
+    keeps_length: Literal[True]
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a sink has committed. ``digest`` is the SHA-256 of the bytes in lower-case hex, where the sink made one."""

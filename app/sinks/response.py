@@ -7,7 +7,7 @@ import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, Protocol
 
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt
@@ -21,12 +21,24 @@ _SLICE_BYTES = 256 * 1024
 looks like one that does not read."""
 
 
+class PageTaker(Protocol):
+    """A server that takes pages, as our own wire does."""
+
+    async def send_page(self, page: bytes | memoryview) -> None:
+        """Send a part of the body; returns once the kernel has it. Raises ``OSError`` when nobody takes it."""
+        ...
+
+    def taken_at(self) -> float:
+        """The loop's time at which the client last took something."""
+        ...
+
+
 class ResponseSink:
     """Writes pages with ``send``. The status line goes out with the first page, so that whatever fails before it still
     gets a status of its own. ``abort`` does nothing: an answer that is never completed is how its receiver learns.
 
-    ``taken_at``, from a server that knows, gives the loop's time at which the client last took something. ``hasher``,
-    where the client takes trailers, is where the digest is made that follows the body, with the verdict.
+    ``taker`` is the server, where it takes pages. ``hasher``, where the client takes trailers, is where the digest is
+    made that follows the body, with the verdict.
     """
 
     def __init__(
@@ -35,25 +47,26 @@ class ResponseSink:
         *,
         headers: Callable[[], Headers],
         page_bytes: int,
-        taken_at: Callable[[], float] | None = None,
+        taker: PageTaker | None = None,
         hasher: Executor | None = None,
     ) -> None:
         self._send = send
         self._headers = headers
-        self._taken_at = taken_at
+        self._taker = taker
         self._hasher = hasher
         self._sha256 = hashlib.sha256()
         self._sent_bytes = 0
         self._sending = False
-        self._progressed_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._progressed_at = self._loop.time()
         self.started = False
-        self.holds = 0 if taken_at else page_bytes
+        self.holds = 0 if taker else page_bytes
         """Stock uvicorn copies a slice as it adds its framing, and it may wait in its transport."""
 
     @property
     def progressed_at(self) -> float:
         """The loop's time at which the client last took something."""
-        return self._progressed_at if self._taken_at is None or not self._sending else self._taken_at()
+        return self._progressed_at if self._taker is None or not self._sending else self._taker.taken_at()
 
     async def write(self, page: Page) -> None:
         """Send a page; returns once the kernel has it, or all of it but the server's low-water mark."""
@@ -61,9 +74,9 @@ class ResponseSink:
             return
         await self._start()
         if self._hasher is not None:
-            await asyncio.get_running_loop().run_in_executor(self._hasher, self._sha256.update, page.payload)
-        if self._taken_at is not None:
-            await self._body(page.payload, more=True)
+            await self._loop.run_in_executor(self._hasher, self._sha256.update, page.payload)
+        if self._taker is not None:
+            await self._page(self._taker, page)
             return
         payload = memoryview(page.payload)
         for start in range(0, payload.nbytes, _SLICE_BYTES):
@@ -90,7 +103,7 @@ class ResponseSink:
 
     def stalled_s(self) -> float:
         """For how long the client has taken nothing of what is there for it, in seconds."""
-        return asyncio.get_running_loop().time() - self.progressed_at if self._sending else 0.0
+        return self._loop.time() - self.progressed_at if self._sending else 0.0
 
     async def _start(self) -> None:
         if self.started:
@@ -103,17 +116,34 @@ class ResponseSink:
             message["trailers"] = True
         await self._send_message(message)
 
+    async def _page(self, taker: PageTaker, page: Page) -> None:
+        self._begin_send()
+        try:
+            await taker.send_page(page.payload)
+        except OSError as error:
+            raise self._left(error) from error
+        self._end_send(page.nbytes)
+
     async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
-        if not self._sending:
-            self._sending, self._progressed_at = True, asyncio.get_running_loop().time()
+        self._begin_send()
         await self._send_message({"type": "http.response.body", "body": body, "more_body": more})
+        self._end_send(len(body))
+
+    def _begin_send(self) -> None:
+        if not self._sending:
+            self._sending, self._progressed_at = True, self._loop.time()
+
+    def _end_send(self, nbytes: int) -> None:
         self._sending = False
-        self._sent_bytes += len(body)
-        self._progressed_at = asyncio.get_running_loop().time()
+        self._sent_bytes += nbytes
+        self._progressed_at = self._loop.time()
 
     async def _send_message(self, message: MutableMapping[str, Any]) -> None:
         try:
             await self._send(message)
         except OSError as error:
-            # ASGI 2.4: the client is gone, or was given up.
-            raise Refusal(getattr(error, "code", "client_gone"), f"{error}, after {self._sent_bytes} bytes") from error
+            raise self._left(error) from error
+
+    def _left(self, error: OSError) -> Refusal:
+        """ASGI 2.4: the client is gone, or was given up."""
+        return Refusal(getattr(error, "code", "client_gone"), f"{error}, after {self._sent_bytes} bytes")

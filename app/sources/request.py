@@ -113,8 +113,8 @@ class RequestBody:
         self._messages = MessagePages(receive, page_bytes=page_bytes, idle_s=idle_s)
         self._offer: PageOffer = offer or self._messages
         self._max_body_bytes = max_body_bytes
-        is_form = content_type.partition(";")[0].strip().lower() == "multipart/form-data"
-        self._part = FilePart(content_type) if is_form else None
+        self.is_form = content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+        self._part = FilePart(content_type) if self.is_form else None
         self._ahead: list[bytes | memoryview] = []
         self._ended = asyncio.Event()
         self.received_bytes = 0

@@ -24,6 +24,7 @@ class Case:
     grows = 1.0
     stateless = True
     brisk: Literal[True] = True
+    keeps_length: Literal[True] = True
 
     def __init__(self, *, upper: bool) -> None:
         self.name = "upper" if upper else "lower"

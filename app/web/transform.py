@@ -164,8 +164,12 @@ class _Exchange:
             self._headers.get("user-agent", ""), self._headers.get("content-length", "")
         )
         headers: list[tuple[bytes, bytes]] = []
+        trailers = "http.response.trailers" in self._scope.get("extensions", {})
         if not whole:
             headers.append((b"content-type", built.media_type.encode()))
+            length = self._headers.get("content-length", "")
+            if length and built.keeps_length and not body.is_form and not trailers:
+                headers.append((b"content-length", length.encode()))
         if coding is not None:
             headers.append((b"content-encoding", coding.encode()))
         if plan.target.text and plan.target.name != "bytes" and not packs:
@@ -183,8 +187,8 @@ class _Exchange:
                 self._send,
                 headers=lambda: headers,
                 page_bytes=options.build.page_bytes,
-                taken_at=None if self._wire is None else self._wire.taken_at,
-                hasher=shop.io_executor if "http.response.trailers" in self._scope.get("extensions", {}) else None,
+                taker=self._wire,
+                hasher=shop.io_executor if trailers else None,
             )
             overflow = Overflow(
                 high_water_bytes=options.high_water_bytes,

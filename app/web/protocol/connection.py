@@ -374,7 +374,8 @@ class WireProtocol(asyncio.BufferedProtocol):
         """Read if, and only if, somebody wants what may come."""
         if self._phase == "body":
             assert self._body is not None
-            wanted = self._wants and not self._body.is_full
+            # Once it is full it is read again when it is empty: each change costs a system call.
+            wanted = self._wants and not (self._body.is_full if self._reading else self._body.is_ready)
         elif self._phase == "answer":
             wanted = len(self._behind) < _SCRATCH_BYTES
         else:
