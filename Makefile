@@ -1,17 +1,19 @@
 # Every target works on a fresh Debian or Ubuntu with Python 3.11 or later: what is missing is asked of apt and PyPI.
-.PHONY: setup demo test test-slow serve bench bench-memory lint format lock
+.PHONY: setup demo test test-slow serve bench bench-memory fuzz lint format lock
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 WEIR := .venv/bin/weir
 STAMP := .venv/.installed
+SERVED := tests/flows tests/test_readme.py tests/test_cli.py
+FUZZ_SECONDS ?= 900
 
 help:
 	@echo "make demo    TPC-H lineitem through a server, with figures"
 	@echo "make test    lint, types and the whole suite"
 	@echo "make serve   a server on http://127.0.0.1:8080"
-	@echo "make bench   beside stock Starlette, Node, Go, DuckDB and Polars; make bench-memory"
-	@echo "make test-slow, make lint, make format, make lock"
+	@echo "make bench   the wire beside nginx, Go, Node, stock Starlette and C; tables beside DuckDB and Polars"
+	@echo "make bench-memory, make test-slow, make fuzz, make lint, make format, make lock"
 
 setup: $(STAMP)
 
@@ -26,10 +28,19 @@ demo: setup
 	@.venv/bin/python -m bench.demo
 
 test: lint
+	@deploy/prerequisites.sh $(PYTHON) nginx haproxy
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	@echo "once more what needs a server, on uvicorn's own protocol"
+	@WEIR_TEST_WIRE=stock .venv/bin/python -m pytest -q -n 2 --dist loadgroup $(SERVED)
 
 test-slow: setup
+	@deploy/prerequisites.sh $(PYTHON) nginx haproxy
 	@.venv/bin/python -m pytest -q -m slow
+
+fuzz: setup
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	@mkdir -p .fuzz
+	@.venv/bin/python -m tests.fuzz.fuzz_framing -max_total_time=$(FUZZ_SECONDS) -max_len=1000 -artifact_prefix=.fuzz/ .fuzz
 
 serve: setup
 	@$(WEIR) serve
@@ -54,3 +65,5 @@ lock:
 	  group=$$([ $$f = requirements-dev ] && echo "--group dev"); \
 	  uv pip compile pyproject.toml $$group --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --no-emit-find-links -q -o $$f.lock; done
+	@echo 'atheris>=3.0,<3.1' | uv pip compile - --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements-fuzz.lock

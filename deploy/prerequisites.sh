@@ -1,16 +1,29 @@
 #!/bin/sh
-# What the Makefile needs of the system: Python 3.11 with venv, and curl. Asks apt for what is missing.
+# What the Makefile needs of the system: Python 3.11 with venv, curl, and the programs that are named behind the first
+# argument (nginx, haproxy: the tests put them in front). Asks apt for what is missing; starts no service.
 set -eu
 python=${1:-python3}
+[ $# = 0 ] || shift
+PATH=$PATH:/usr/sbin
 missing=
 command -v "$python" >/dev/null 2>&1 || missing="$missing python3"
 "$python" -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+for program in "$@"; do
+  command -v "$program" >/dev/null 2>&1 || missing="$missing $(echo "$program" | sed 's/^nginx$/nginx-light/')"
+done
 if [ -n "$missing" ]; then
   echo "installing$missing"
   as_root=$([ "$(id -u)" = 0 ] || echo sudo)
   export DEBIAN_FRONTEND=noninteractive
   $as_root apt-get update -qq
+  # Debian starts a daemon that it installs, unless this file says that it may not.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+    $as_root chmod +x $policy
+    trap '$as_root rm -f $policy' EXIT
+  fi
   # shellcheck disable=SC2086
   $as_root apt-get install -y -qq --no-install-recommends ca-certificates $missing >/dev/null
 fi

@@ -82,3 +82,71 @@ def test_what_a_killed_process_left_is_cleared_and_a_living_ones_is_not(tmp_path
     other.stdout.close()
     Spool(tmp_path, limit_bytes=9).close()
     assert not place.exists()
+
+
+def test_files_are_written_over_and_give_only_what_is_new(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=1000, recycle_bytes=500)
+    file = spool.open()
+    file.append(b"secret" * 10)
+    file.close()
+    assert (spool.statistics().used_bytes, spool.statistics().recycled_bytes) == (0, 60)
+    again = spool.open()
+    assert spool.statistics().recycled_bytes == 0
+    again.append(b"new")
+    assert (again.read(0, 1000), again.read(3, 10)) == (b"new", b"")
+    again.trim()
+    assert Path(again.path).read_bytes() == b"new"
+    again.close()
+    spool.close()
+
+
+def test_what_waits_to_be_written_over_makes_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=100, recycle_bytes=100)
+    first, second = spool.open(), spool.open()
+    first.append(bytes(60))
+    second.append(bytes(40))
+    first.close()
+    second.close()
+    assert spool.statistics().recycled_bytes == 100
+    third = spool.open()
+    third.append(bytes(90))
+    assert spool.statistics().recycled_bytes <= 10
+    third.close()
+    spool.close()
+
+
+def test_a_full_disk_takes_from_what_waits_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, limit_bytes=1000, recycle_bytes=1000)
+    small, large = spool.open(), spool.open()
+    small.append(b"x")
+    large.append(bytes(50))
+    small.close()
+    large.close()
+    file = spool.open()
+    pwrite, left = os.pwrite, [1]
+
+    def full_once(fd: int, data: memoryview, offset: int) -> int:
+        if left and left.pop():
+            raise OSError(28, "No space left on device")
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full_once)
+    file.append(b"abc")
+    assert (file.read(0, 9), spool.statistics().recycled_bytes) == (b"abc", 0)
+    file.close()
+    spool.close()
+
+
+def test_a_file_that_is_held_outlives_its_closing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=1000, recycle_bytes=1000)
+    file = spool.open()
+    file.append(b"hello")
+    with file.held() as fd:
+        file.close()
+        assert spool.open().read(0, 5) == b""
+        assert (os.pread(fd, 5, 0), file.read(0, 5)) == (b"hello", b"hello")
+        assert spool.statistics().used_bytes == 5
+    assert spool.statistics().used_bytes == 0
+    with pytest.raises(Refusal, match="no longer kept"):
+        file.read(0, 1)
+    spool.close()

@@ -299,8 +299,12 @@ class Exchange:
             await self._write(pieces)
             self._written_bytes += nbytes
             self._file = Progress(nbytes)
-            await self._files.send(fd, offset, self._file, self._line)
-            self._file = None
+            try:
+                await self._files.send(fd, offset, self._file, self._line)
+            except ConnectionError:
+                raise ClientLeft(self.leaving) from None
+            finally:
+                self._file = None
             pieces = [b"\r\n"] if self._reply.chunked else []
         if not message.get("more_body", False):
             self._check_length()
@@ -367,6 +371,7 @@ class Exchange:
             self._line.abort()
             raise
         except ClientLeft:
+            self._line.abort()  # where only a file's descriptor has told so, the connection does not know
             return
         except Exception:
             if not self._gone.is_set() and self._failure is None:
@@ -389,6 +394,8 @@ class Exchange:
     def leave(self) -> None:
         """The connection is lost."""
         self._gone.set()
+        if self._file is not None:
+            self._file.stop()
         self.wake()
 
     def fail(self, refusal: Refusal) -> None:

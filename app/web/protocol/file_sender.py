@@ -44,6 +44,12 @@ class Progress:
     def __init__(self, left_bytes: int) -> None:
         self.left_bytes = left_bytes
         self.stopped = False
+        self.changed = asyncio.Event()
+
+    def stop(self) -> None:
+        """Nobody takes it any more; called on the loop."""
+        self.stopped = True
+        self.changed.set()
 
 
 class FileSender:
@@ -71,8 +77,8 @@ class FileSender:
     async def send(self, fd: int, offset: int, progress: Progress, line: Socket) -> None:
         """Send ``progress.left_bytes`` from ``offset`` on; returns when the kernel has them.
 
-        Raises ``FileShrank``, and ``OSError`` for what reading or the connection raises. Once it is cancelled no
-        thread uses either descriptor any more.
+        Raises ``FileShrank``, and ``OSError`` for what reading or the connection raises, or once ``progress`` was
+        stopped. After that, or a cancellation, no thread uses either descriptor any more.
         """
         loop = asyncio.get_running_loop()
         end = offset + progress.left_bytes
@@ -82,12 +88,14 @@ class FileSender:
                 try:
                     await asyncio.shield(work)
                 except asyncio.CancelledError:
-                    progress.stopped = True
+                    progress.stop()
                     await asyncio.wait((work,))
                     work.exception()
                     raise
-                if progress.left_bytes:
-                    await _writable(loop, out)
+                if progress.left_bytes and not progress.stopped:
+                    await _writable(loop, out, progress.changed)
+                if progress.left_bytes and progress.stopped:
+                    raise ConnectionAbortedError("the client is gone, or was given up")
 
 
 class _Sending:
@@ -161,11 +169,11 @@ def _duplicated(line: Socket) -> Iterator[int]:
         os.close(fd)
 
 
-async def _writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    ready = asyncio.Event()
-    loop.add_writer(fd, ready.set)
+async def _writable(loop: asyncio.AbstractEventLoop, fd: int, changed: asyncio.Event) -> None:
+    changed.clear()
+    loop.add_writer(fd, changed.set)
     try:
-        await ready.wait()
+        await changed.wait()
     finally:
         loop.remove_writer(fd)
 

@@ -135,7 +135,7 @@ def heads() -> Iterator[Case]:
         ("no-empty-line", b"GET /g HTTP/1.1\r\nHost: t\r\n"),
         ("NUL-behind", b"GET /g HTTP/1.1\r\nHost: t\r\n\0\r\n"),
         ("target-with-LF", b"GET /g\n HTTP/1.1\r\nHost: t\r\n\r\n"),
-        ("target-with-a-request", b"GET /g HTTP/1.1\r\n\r\nHost: t HTTP/1.1\r\n"),
+        ("target-with-a-request", b"GET /g HTTP/1.1\r\nHost: t\r\n\r\nHost: t HTTP/1.1\r\n"),
         (
             "field-of-200-KiB",
             b"POST /a HTTP/1.1\r\nHost: t\r\nX: " + b"v" * 200_000 + b"\r\nContent-Length: %d\nX: y\r\n\r\n" % N,
