@@ -30,7 +30,10 @@ metrics    the table of metrics, the collector                     core
 web        routes, negotiation, responses, errors; ``protocol``    core, pipeline, plan, runs, sources, sinks, stores
 settings   the environment, read once                              core
 allocator  the C allocator's options                               nothing
-main, cli  composition root and command                            all
+main       composition root                                        all
+server     one process that serves                                 all
+workers    several of them on one port, watched and replaced       all
+cli        the command                                             all
 ========== ======================================================= ====================================================
 
 Decisions, and what was not chosen
@@ -41,6 +44,8 @@ Decisions, and what was not chosen
   input on a thread of its own, because the engine below it wants to.
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
+* Workers ask each other over UNIX sockets, and share nothing: one stream is no faster by a second process, so what they
+  share need not be fast. ``web/siblings`` makes their runs and metrics one.
 * A failure after the first byte leaves the answer incomplete. A trailer or a last line could be overlooked.
 * Our own protocol class under uvicorn, not another server: heads are llhttp's, the application is plain ASGI, and stock
   uvicorn still serves it. Bodies are framed by our own code alone, so no two readers can differ about their end.

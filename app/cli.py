@@ -7,18 +7,14 @@ import asyncio
 import json
 import logging
 import os
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 import uvloop
 from pydantic import ValidationError
 from tqdm import tqdm
@@ -28,16 +24,17 @@ from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.core.interfaces import Sink, Source
 from app.core.units import as_size
-from app.main import build_options, create_app
+from app.main import build_options
 from app.pipeline import Flow, FlowOptions
 from app.plan import FORMATS, STEPS, WORDS, Plan, build, format_of_file_name, plan_of_query, plan_of_text, sniff
+from app.server import Place, serve_on
 from app.settings import Settings
 from app.sinks.file import FileSink, StdoutSink
 from app.sinks.rejects import RejectsLog
 from app.sources.file import file_pages
 from app.sources.spooled import spooled_pages
 from app.stores.spool import Spool
-from app.web.protocol import WireProtocol
+from app.workers import BACKLOG, listeners, supervise, work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,31 +60,26 @@ def serve(asked: argparse.Namespace) -> int:
     settings = _settings(asked)
     _log(settings.log_format)
     tune_allocator()
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=partial(WireProtocol, wire=app.state.wire) if settings.wire == "pages" else "httptools",  # type: ignore[arg-type]
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
-    )
+    if asked.as_worker:
+        number, count, directory, fd, parent = asked.as_worker
+        work(settings, Place(int(number), int(count), Path(directory)), int(fd), int(parent))
+        return 0
     try:
-        listener = socket.create_server((settings.host, settings.port), backlog=2048)
+        bound = listeners(settings.host, settings.port, settings.workers)
     except OSError as error:
         raise Refusal("bad_argument", f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
-    host, port = listener.getsockname()[:2]
-    print(
-        f"weir listening on http://{host}:{port} (memory budget {as_size(settings.memory_budget)},"
-        f" spool {settings.spool_dir})",
-        flush=True,
+    host, port = bound[0].getsockname()[:2]
+    several = f"{settings.workers} workers, " if settings.workers > 1 else ""
+    ready = (
+        f"weir listening on http://{host}:{port} ({several}memory budget {as_size(settings.memory_budget)},"
+        f" spool {settings.spool_dir})"
     )
-    # uvicorn raises the signal again once it has shut down; a stop that was asked for is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    if settings.workers > 1:
+        supervise(settings, bound, ready)
+        return 0
+    bound[0].listen(BACKLOG)
+    print(ready, flush=True)
+    serve_on(bound[0], settings)
     return 0
 
 
@@ -214,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serving = commands.add_parser("serve", help="serve HTTP", description=serve.__doc__)
     _add_settings(serving, Settings.model_fields)
+    serving.add_argument("--as-worker", nargs=5, help=argparse.SUPPRESS)
     serving.set_defaults(command=serve)
 
     running = commands.add_parser("run", help="run one pipeline over a file", description=run.__doc__)

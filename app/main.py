@@ -53,8 +53,9 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
     )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. It takes its place in the spool at once, and gives it back when its lifespan ends."""
+def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
+    """The ASGI application, whose runs' ids begin with ``run_prefix``. It takes its place in the spool at once, and gives
+    it back when its lifespan ends."""
     spool = Spool(
         settings.spool_dir,
         limit_bytes=settings.spool_limit,
@@ -91,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
     )
     workshop = Workshop(
-        runner=Runner(budget, book, observe=_observer(metrics)),
+        runner=Runner(budget, book, _observer(metrics), run_prefix),
         spool=spool,
         executor=executor,
         io_executor=io_executor,

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     worker_threads: Annotated[int, Field(ge=1, description="threads for stages")] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))
     )
+    workers: Annotated[
+        int, Field(ge=1, le=255, description="processes that share the port, the budget and the spool")
+    ] = 1
     admit_timeout: Annotated[Seconds, Field(description="how long a run waits for the budget before a 503")] = 30.0
     spool_dir: Annotated[Path, Field(description="directory of the disk spool")] = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"weir-spool-{os.getuid()}"

@@ -26,10 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"core"},
     "allocator": set(),
 }
-EVERYBODY = {"main", "cli"}
+EVERYBODY = {"main", "cli", "server", "workers"}
 NO_ASYNCIO = ("framing", "stages")
 DEPENDENCIES = {
-    "aiofiles", "backports.zstd", "brotli", "duckdb", "fastapi", "httptools", "isal", "lz4", "orjson",
+    "aiofiles", "backports.zstd", "brotli", "duckdb", "fastapi", "httptools", "httpx", "isal", "lz4", "orjson",
     "prometheus-client", "pyarrow", "pydantic-settings", "python-multipart", "pyyaml", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
 FILES = sorted(APP.rglob("*.py"))

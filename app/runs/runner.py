@@ -32,17 +32,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Runs flows within ``budget``. ``observe`` sees every record that became final."""
+    """Runs flows within ``budget``. ``observe`` sees every record that became final; ids begin with ``prefix``."""
 
     budget: Budget
     book: Book
     observe: Callable[[Run], None]
+    prefix: str = ""
 
     def accept(self, flow: Flow, *, mode: str, pipeline: str, source: str, target: str) -> Entry:
         """Open an entry in the book for a flow that is about to be admitted."""
         return self.book.add(
             Run(
-                id=secrets.token_hex(8),
+                id=self.prefix + secrets.token_hex(8)[len(self.prefix) :],
                 mode=mode,
                 pipeline=pipeline,
                 source=source,
