@@ -5,7 +5,7 @@
 PYTHON ?= python3
 WEIR := .venv/bin/weir
 STAMP := .venv/.installed
-SERVED := tests/flows tests/test_readme.py tests/test_cli.py
+SERVED := tests/flows tests/test_readme.py tests/test_cli.py tests/test_workers.py
 FUZZ_SECONDS ?= 900
 
 help:

@@ -19,7 +19,8 @@ from app.web.protocol import WireProtocol
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A worker among ``count``. Each answers the others on a socket of its own in ``directory``."""
+    """A worker among ``count``. Each answers the others on a socket of its own in ``directory``, the name of a descriptor
+    (``/proc/self/fd/N``) that all workers have inherited."""
 
     number: int
     count: int

@@ -110,7 +110,8 @@ def _start(worker: _Worker, settings: Settings) -> None:
     shares = divided(settings).model_dump(mode="json", exclude_none=True)
     environment = os.environ | {f"WEIR_{name.upper()}": str(value) for name, value in shares.items()}
     # A process group of its own: Ctrl-C in a terminal is for the parent, which passes it on.
-    worker.process = subprocess.Popen(command, env=environment, pass_fds=[fd], process_group=0)
+    inherited = [fd, int(worker.place.directory.name)]
+    worker.process = subprocess.Popen(command, env=environment, pass_fds=inherited, process_group=0)
     worker.started_at = time.monotonic()
 
 
@@ -161,7 +162,8 @@ def _stop(workers: list[_Worker], drain_s: float) -> None:
 
 @contextlib.contextmanager
 def _private_directory(spool_dir: Path) -> Iterator[Path]:
-    """Where the workers' sockets stand: only we may enter. What a killed parent left is cleared."""
+    """Where the workers' sockets stand: only we may enter. What a killed parent left is cleared. It is named by a
+    descriptor, which workers inherit."""
     spool_dir.mkdir(parents=True, exist_ok=True)
     clear_abandoned(spool_dir)
     for left in spool_dir.glob("workers-*"):
@@ -170,7 +172,10 @@ def _private_directory(spool_dir: Path) -> Iterator[Path]:
             continue
         shutil.rmtree(left, ignore_errors=True)
     directory = Path(tempfile.mkdtemp(prefix=f"workers-{os.getpid()}-", dir=spool_dir))
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
-        yield directory
+        # The name of a UNIX socket has 107 bytes at the most; this way it is short, wherever the spool stands.
+        yield Path(f"/proc/self/fd/{fd}")
     finally:
+        os.close(fd)
         shutil.rmtree(directory, ignore_errors=True)
