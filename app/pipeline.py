@@ -26,6 +26,10 @@ from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, wo
 
 T = TypeVar("T")
 
+_PATIENCE_S = 0.2
+"""How long one hand waits for the sink before another goes on with the source. Shorter, and a slow client costs a task;
+longer, and one that does not read is rescued later."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlowOptions:
@@ -186,10 +190,13 @@ class Flow:
         try:
             try:
                 async with asyncio.TaskGroup() as group:
-                    self._tasks.append(group.create_task(_clean(self._pump())))
-                    for index in range(1, len(self._lanes)):
-                        self._tasks.append(group.create_task(_clean(self._drive(index))))
-                    group.create_task(_clean(self._drain()))
+                    if self.last_edge is not None and len(self._lanes) == 1:
+                        group.create_task(_clean(self._carry(group)))
+                    else:
+                        self._tasks.append(group.create_task(_clean(self._pump())))
+                        for index in range(1, len(self._lanes)):
+                            self._tasks.append(group.create_task(_clean(self._drive(index))))
+                        group.create_task(_clean(self._drain()))
             except BaseExceptionGroup as failures:
                 raise _cause(failures) from failures
             return await self.sink.commit()
@@ -202,6 +209,41 @@ class Flow:
                 edge.drop()
             if isinstance(self.source, AsyncGenerator):
                 await self.source.aclose()  # it may have stopped with a page in its hands
+
+    async def _carry(self, group: asyncio.TaskGroup) -> None:
+        """Nothing between source and sink needs a thread: one hand takes each page from the one to the other.
+
+        Once a page is not taken for a while, another hand goes on with the source, and what it takes waits on the edge
+        (which may overflow): the client may be one that reads nothing until it has sent everything.
+        """
+        lane, loop = self._lanes[0], asyncio.get_running_loop()
+        relieved = False
+
+        def relieve() -> None:
+            nonlocal relieved
+            relieved = True
+            self._tasks.append(group.create_task(_clean(self._pump())))
+
+        started = time.perf_counter()
+        async for page in self.source:
+            lane.lap("idle_s", started)
+            self._input_bytes += page.nbytes
+            for result in lane.results(page):
+                self._pick_up(result)
+                started = time.perf_counter()
+                patience = None if relieved else loop.call_later(_PATIENCE_S, relieve)
+                try:
+                    await self._write(result)
+                finally:
+                    if patience is not None:
+                        patience.cancel()
+                lane.lap("blocked_s", started)
+                del result
+            del page  # while the next one is waited for, this one is not ours to keep
+            if relieved:
+                await self._drain()
+                return
+            started = time.perf_counter()
 
     async def _pump(self) -> None:
         lane = self._lanes[0]
@@ -233,10 +275,13 @@ class Flow:
             page = await self._edges[-1].receive()
         except EndOfChannel:
             return None
-        if page.nbytes and self._first_byte_s is None and self._started is not None:
-            self._first_byte_s = time.monotonic() - self._started
-        self._inside.pick_up(page.nbytes)
+        self._pick_up(page)
         return page
+
+    def _pick_up(self, result: Page) -> None:
+        if result.nbytes and self._first_byte_s is None and self._started is not None:
+            self._first_byte_s = time.monotonic() - self._started
+        self._inside.pick_up(result.nbytes)
 
     async def _write(self, page: Page) -> None:
         await self.sink.write(page)
@@ -360,11 +405,15 @@ class _Lane:
         self.inside.pick_up(_nbytes(pages))
         return pages
 
+    def results(self, page: Page) -> Iterable[Page]:
+        """What the quick stages make of a page."""
+        return _through(self.quick, self.quick_clocks, page, 0) if self.quick else (page,)
+
     async def give(self, page: Page) -> None:
         """Send on a result that was picked up."""
         if self.quick:
             self.inside.put_down(page.nbytes)
-            for result in _through(self.quick, self.quick_clocks, page, 0):
+            for result in self.results(page):
                 self.inside.pick_up(result.nbytes)
                 await self._send(result)
         else:
