@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 10.0
 """No answer takes longer, on a busy machine either; a wait of this length is a hang."""
 
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
