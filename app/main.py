@@ -78,6 +78,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             min_bytes_per_s=settings.min_rate,
             request_s=settings.request_timeout,
         ),
+        settings.socket_bytes,
     )
     health = Health()
     metrics = Metrics(
@@ -102,6 +103,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             lanes=2 * settings.worker_threads,
             max_body_bytes=settings.max_body,
             idle_s=settings.idle_timeout,
+            socket_bytes=settings.socket_bytes if settings.wire == "pages" else 0,
         ),
     )
 

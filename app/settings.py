@@ -70,6 +70,10 @@ class Settings(BaseSettings):
         Literal["pages", "stock"],
         Field(description="pages: our own HTTP protocol; stock: uvicorn's, slower, without limits"),
     ] = "pages"
+    socket_bytes: Annotated[
+        Size,
+        Field(description="what the kernel may buffer of a connection, each way; 0 leaves it to the kernel (32 MiB)"),
+    ] = _MIB
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     log_format: Annotated[Literal["text", "json"], Field(description="log lines for people or for machines")] = "text"

@@ -55,6 +55,7 @@ class TransformOptions:
     lanes: int
     max_body_bytes: int
     idle_s: float
+    socket_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,8 @@ class _Exchange:
             sink,
             shop.executor,
             FlowOptions(built.page_bytes, max(options.high_water_bytes, built.page_bytes), options.lanes),
-            outside_bytes=built.outside_bytes,
+            # The kernel doubles what it is asked for, to have room for its own headers; there is one buffer each way.
+            outside_bytes=built.outside_bytes + 4 * options.socket_bytes,
             last_edge=overflow,
         )
         mode = "whole" if whole else "stream"
