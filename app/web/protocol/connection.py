@@ -217,7 +217,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         try:
             self._body = Body(head.length_bytes, self._wire.pool, rest)
         except BadFraming as error:
-            self._refuse(BadHead(400, str(error)))
+            self._refuse(BadHead(400, str(error)), head.method)
             return
         self._pauses = 0
         self._wants = False
@@ -263,19 +263,20 @@ class WireProtocol(asyncio.BufferedProtocol):
             "extensions": extensions,
         }
 
-    def _refuse(self, bad: BadHead) -> None:
-        """Answer what is no request, and end the connection: nothing behind it is read as one."""
+    def _refuse(self, bad: BadHead, method: str = "") -> None:
+        """Answer what is no request, and end the connection: nothing behind it is read as one. ``method``, where it is
+        known, tells whether the answer has a body."""
         reply = problem_of_status(bad.status, bad.detail)
         headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(reply.body))]
         head = reply_head(
             bad.status,
             headers,
             default_headers=self._state.default_headers,
-            method="",
+            method=method,
             http_version="1.1",
             keep_alive=False,
         )
-        self._transport.writelines([head.data, reply.body])
+        self._transport.writelines([head.data, b"" if head.bare else reply.body])
         self._body = None
         self._close_gently()
 
