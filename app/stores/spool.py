@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import threading
 from bisect import insort
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Spool:
         self._overflows = 0
         self._recycled: list[tuple[int, int]] = []  # bytes on disk, descriptor: the smallest first
         self._guard = threading.Lock()
+        self._closer = ThreadPoolExecutor(1, thread_name_prefix="weir-close")
         self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
         self._lock_fd = os.open(self.directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,6 +77,7 @@ class Spool:
         """Remove the directory. Files that are still open keep working until they are closed."""
         self.make_room()
         self._recycle_bytes = 0
+        self._closer.shutdown()
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock_fd)
 
@@ -101,7 +104,7 @@ class Spool:
                 )
             self._used_bytes += nbytes
             surplus = self._surplus()
-        _close_all(surplus)
+        self._close_all(surplus)
 
     def give_back(self, nbytes: int) -> None:
         """See ``spool_file.Owner``."""
@@ -113,7 +116,8 @@ class Spool:
         with self._guard:
             given_up = [fd for _, fd in self._recycled]
             self._recycled.clear()
-        _close_all(given_up)
+        for fd in given_up:
+            os.close(fd)  # here and now: whoever asks needs the room
         return bool(given_up)
 
     def retire(self, fd: int, nbytes: int, disk_bytes: int) -> None:
@@ -123,7 +127,7 @@ class Spool:
             self._open_files -= 1
             insort(self._recycled, (disk_bytes, fd))
             surplus = self._surplus()
-        _close_all(surplus)
+        self._close_all(surplus)
 
     def _surplus(self) -> list[int]:
         """Take the smallest recycled files out until the rest may stay."""
@@ -136,6 +140,11 @@ class Spool:
             surplus.append(fd)
         return surplus
 
+    def _close_all(self, fds: list[int]) -> None:
+        """To close the last descriptor of a file is to free its blocks: 100 ms for a GiB, which no caller should wait."""
+        for fd in fds:
+            self._closer.submit(os.close, fd)
+
     def _new(self) -> int:
         try:
             return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -145,11 +154,6 @@ class Spool:
             fd, name = tempfile.mkstemp(dir=self.directory)
             os.unlink(name)
             return fd
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def clear_abandoned(directory: Path) -> int:

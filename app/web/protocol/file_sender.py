@@ -21,7 +21,9 @@ Way = Literal["copy", "sendfile", "splice"]
 WAYS: tuple[Way, ...] = ("copy", "sendfile", "splice")
 
 _PIECE_BYTES = 1 << 20
-_PATIENCE_MS = 20
+_TURN_BYTES = 8 << 20
+"""What a thread sends of one file before others get their turn."""
+_PATIENCE_MS = 1
 """How long a thread waits for a client before it turns to others; the loop waits for the client then."""
 _MEASURE_BYTES = 16 << 20
 _CLEARLY = 0.8
@@ -93,7 +95,7 @@ class FileSender:
                     await asyncio.wait((work,))
                     work.exception()
                     raise
-                if progress.left_bytes and not progress.stopped:
+                if sending.waits and not progress.stopped:
                     await _writable(loop, out, progress.changed)
                 if progress.left_bytes and progress.stopped:
                     raise ConnectionAbortedError("the client is gone, or was given up")
@@ -112,6 +114,8 @@ class _Sending:
         self._held = self._buffer[:0]
         self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if way == "splice" else None
         self._in_pipe = 0
+        self.waits = False
+        """The client takes nothing at the moment."""
         if self._pipe is not None:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._pipe[1], fcntl.F_SETPIPE_SZ, _PIECE_BYTES)
@@ -124,13 +128,16 @@ class _Sending:
             os.close(end)
 
     def push(self, end: int, progress: Progress) -> None:
-        """Send until all is sent, or the client takes nothing for a while. Blocks; on a thread."""
+        """Send until all is sent, its turn is over, or the client takes nothing for a while. Blocks; on a thread."""
         step = {"copy": self._copy, "sendfile": self._sendfile, "splice": self._splice}[self._way]
-        while progress.left_bytes and not progress.stopped:
+        until = max(0, progress.left_bytes - _TURN_BYTES)
+        self.waits = False
+        while progress.left_bytes > until and not progress.stopped:
             try:
                 sent = step(end - progress.left_bytes, progress.left_bytes)
             except BlockingIOError:
                 if not self._poll.poll(_PATIENCE_MS):
+                    self.waits = True
                     return
                 continue
             if sent == 0:
@@ -148,7 +155,7 @@ class _Sending:
         return sent
 
     def _sendfile(self, offset: int, nbytes: int) -> int:
-        return os.sendfile(self._out, self._fd, offset, min(nbytes, 1 << 30))
+        return os.sendfile(self._out, self._fd, offset, min(nbytes, _TURN_BYTES))
 
     def _splice(self, offset: int, nbytes: int) -> int:
         assert self._pipe is not None
