@@ -141,7 +141,7 @@ class Spool:
         return surplus
 
     def _close_all(self, fds: list[int]) -> None:
-        """To close the last descriptor of a file is to free its blocks: 100 ms for a GiB, which no caller should wait."""
+        """To close the last descriptor of a file is to free its blocks: 55 to 200 ms for a GiB, which no caller should wait."""
         for fd in fds:
             self._closer.submit(os.close, fd)
 

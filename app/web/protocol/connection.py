@@ -53,7 +53,6 @@ class Wire:
     socket_bytes: int = 0
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(_SCRATCH_BYTES)))
     connections: set[WireProtocol] = field(default_factory=set)
-    draining: bool = False
     _timer: asyncio.TimerHandle | None = None
 
     def join(self, connection: WireProtocol) -> None:
@@ -187,7 +186,6 @@ class WireProtocol(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """The server stops: a connection without a request ends now, another with its answer."""
         self._keeps = False
-        self._wire.draining = True
         if self._phase == "head" and not self._heads.begun:
             self._transport.close()
 
