@@ -62,7 +62,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         limit_bytes=settings.spool_limit,
         recycle_bytes=min(settings.spool_limit // 8, _MOST_RECYCLED_BYTES),
     )
-    kept_bytes = min(settings.page_bytes * _MOST_FREE_PAGES, settings.memory_budget // 16)
+    kept_bytes = min(settings.page_bytes * _MOST_FREE_PAGES, settings.memory_budget // 32)
     pool = PagePool(settings.page_bytes, keep_bytes=kept_bytes)
     budget = Budget(settings.memory_budget - kept_bytes, max_flows=settings.max_flows, wait_s=settings.admit_timeout)
     book = Book(ttl_s=settings.result_ttl)

@@ -115,6 +115,13 @@ def test_what_can_never_fit_and_what_does_not_fit_now(spool: Path) -> None:
         server.assert_at_rest()
 
 
+def test_a_table_fits_into_128_mib(spool: Path) -> None:
+    """What a pod with 512 MiB can give; pages, buffers of sockets and kept pages are all counted in it."""
+    with serving(spool, memory_budget="128MiB", worker_threads=2) as server:
+        reply = httpx.post(f"{server.transform}?from=csv&to=parquet", content=b"a\n1\n", timeout=60)
+        assert (reply.status_code, reply.content[:4]) == (200, b"PAR1")
+
+
 def test_a_full_spool_is_told(spool: Path, text: Path) -> None:
     with serving(spool, spool_limit="1MiB") as server:
         reply = httpx.post(f"{server.transform}?deliver=whole", content=text.read_bytes(), timeout=60)
