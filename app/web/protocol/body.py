@@ -34,7 +34,7 @@ class Body:
         self._pool = pool
         self._chunked = Chunked() if length_bytes is None else None
         self._left_bytes = length_bytes or 0
-        self._small_bytes = length_bytes if length_bytes is not None and length_bytes <= SMALL_BYTES else 0
+        self._is_small = length_bytes is not None and length_bytes <= SMALL_BYTES
         self._ready: deque[memoryview] = deque()
         self._page: memoryview | None = None
         self._given = 0
@@ -133,9 +133,11 @@ class Body:
             self._left_bytes -= len(early)
         self.received_bytes = len(early)
         if not self.ended:
-            self._early = early
-        elif early:
-            self._ready.append(memoryview(early))
+            self._early = early  # it begins the first page, if it leaves room there
+        if self.ended or len(early) >= self._pool.page_bytes:
+            self._early = b""
+            step = self._pool.page_bytes
+            self._ready.extend(memoryview(early)[start : start + step] for start in range(0, len(early), step))
 
     def _frame(self, page: memoryview, start: int, stop: int) -> int:
         """Take the framing out of ``page[start:stop]``; where what is left ends."""
@@ -152,7 +154,7 @@ class Body:
 
     def _open_page(self) -> None:
         wanted = self._left_bytes + len(self._early)
-        if self._small_bytes:
+        if self._is_small:
             self._page = memoryview(bytearray(wanted))
         else:
             self._page = self._pool.lend()

@@ -8,7 +8,7 @@ import threading
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.web.protocol.body import AHEAD_PAGES, Body
@@ -58,7 +58,7 @@ def test_chunked_is_its_pieces(
     pieces: list[bytes], extension: bytes, trailer: bytes, cuts: list[int], early: int
 ) -> None:
     raw = chunks(pieces, extension, trailer) + b"behind"
-    body = Body(None, PagePool(PAGE_BYTES, keep_bytes=0), raw[:early])
+    body = Body(None, PagePool(256, keep_bytes=0), raw[:early])  # what came with the head may be more than a page
     payload, refused = receive(body, raw[early:], cuts)
     assert (payload, refused, body.ended, body.rest) == (b"".join(pieces), False, True, b"behind")
     assert body.received_bytes == len(payload)
@@ -96,10 +96,13 @@ def test_whatever_comes_is_read_as_the_grammar_says(data: st.DataObject) -> None
     st.integers(0, 5 * PAGE_BYTES),
     st.lists(st.integers(1, 2 * PAGE_BYTES), min_size=1, max_size=6),
     st.integers(0, PAGE_BYTES),
+    st.sampled_from([4096, PAGE_BYTES]),
 )
-def test_a_body_of_a_length_ends_where_it_says(length: int, cuts: list[int], early: int) -> None:
+@example(PAGE_BYTES + 1, [1], PAGE_BYTES, PAGE_BYTES)
+@example(3 * PAGE_BYTES, [PAGE_BYTES], PAGE_BYTES - 1, 4096)
+def test_a_body_of_a_length_ends_where_it_says(length: int, cuts: list[int], early: int, page_bytes: int) -> None:
     raw = random.Random(length).randbytes(length) + b"behind"
-    body = Body(length, PagePool(PAGE_BYTES, keep_bytes=0), raw[:early])
+    body = Body(length, PagePool(page_bytes, keep_bytes=0), raw[:early])
     payload, refused = receive(body, raw[early:], cuts)
     assert (payload == raw[:length], refused, body.ended, body.rest) == (True, False, True, b"behind")
 
