@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -69,7 +68,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="weir-worker")
     io_executor = ThreadPoolExecutor(8, thread_name_prefix="weir-io")
     # Fewer than cores: a thread sends at memory speed, and the loop has to get its turn.
-    send_executor = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2), thread_name_prefix="weir-send")
+    send_executor = ThreadPoolExecutor(max(1, settings.worker_threads // 2), thread_name_prefix="weir-send")
     wire = Wire(
         pool,
         FileSender(send_executor),

@@ -101,8 +101,18 @@ class FileSender:
                     raise ConnectionAbortedError("the client is gone, or was given up")
 
 
+class _OfThread(threading.local):
+    """What belongs to a thread that sends files, whichever it sends."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_PIECE_BYTES))
+
+
+_of_thread = _OfThread()
+
+
 class _Sending:
-    """One file on its way to one socket, with what the way needs: a buffer, or a pipe."""
+    """One file on its way to one socket, with what the way needs: its thread's buffer while it is its turn, or a pipe."""
 
     def __init__(self, way: Way, fd: int, out: int) -> None:
         self._way = way
@@ -110,8 +120,7 @@ class _Sending:
         self._out = out
         self._poll = select.poll()
         self._poll.register(out, select.POLLOUT)
-        self._buffer = memoryview(bytearray(_PIECE_BYTES)) if way == "copy" else memoryview(b"")
-        self._held = self._buffer[:0]
+        self._held = memoryview(b"")
         self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if way == "splice" else None
         self._in_pipe = 0
         self.waits = False
@@ -128,7 +137,16 @@ class _Sending:
             os.close(end)
 
     def push(self, end: int, progress: Progress) -> None:
-        """Send until all is sent, its turn is over, or the client takes nothing for a while. Blocks; on a thread."""
+        """Send until all is sent, its turn is over, or the client takes nothing for a while. Blocks; on a thread.
+
+        Between turns it holds no memory: what was read and not taken is read again.
+        """
+        try:
+            self._turn(end, progress)
+        finally:
+            self._held = memoryview(b"")
+
+    def _turn(self, end: int, progress: Progress) -> None:
         step = {"copy": self._copy, "sendfile": self._sendfile, "splice": self._splice}[self._way]
         until = max(0, progress.left_bytes - _TURN_BYTES)
         self.waits = False
@@ -146,8 +164,8 @@ class _Sending:
 
     def _copy(self, offset: int, nbytes: int) -> int:
         if not self._held:
-            read = os.preadv(self._fd, [self._buffer[:nbytes]], offset)
-            self._held = self._buffer[:read]
+            read = os.preadv(self._fd, [_of_thread.buffer[:nbytes]], offset)
+            self._held = _of_thread.buffer[:read]
             if read == 0:
                 return 0
         sent = os.write(self._out, self._held)
