@@ -1,6 +1,7 @@
 """The wire: an HTTP/1.1 protocol class for uvicorn that keeps Python off the way of the bytes.
 
 ========== ==============================================================================================
+wire       what all connections share, and the clock that looks at them
 connection one client's connection: phases, reading when somebody wants to, writing without joining
 head       a request's head, by llhttp, and what it says about its body
 body       a body while it comes into pages; ``chunked`` undoes its framing in place
@@ -15,9 +16,10 @@ An application that knows nothing of it works unchanged. ``app/sources/request``
 pages where they are offered, and serve on stock uvicorn as well (``WIRE=stock``).
 """
 
-from app.web.protocol.connection import Wire, WireProtocol
+from app.web.protocol.connection import WireProtocol
 from app.web.protocol.file_sender import FileSender, Way, fastest_way
 from app.web.protocol.pace import Limits
 from app.web.protocol.pages import PagePool
+from app.web.protocol.wire import Wire
 
 __all__ = ["FileSender", "Limits", "PagePool", "Way", "Wire", "WireProtocol", "fastest_way"]

@@ -12,9 +12,6 @@ import contextlib
 import os
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal, cast
 
 from app.core.errors import Refusal
@@ -22,14 +19,12 @@ from app.web.errors import problem_of_status
 from app.web.protocol.body import Body
 from app.web.protocol.chunked import BadFraming
 from app.web.protocol.exchange import ClientLeft, Exchange
-from app.web.protocol.file_sender import FileSender
 from app.web.protocol.head import BadHead, Head, HeadReader
-from app.web.protocol.pace import Limits
-from app.web.protocol.pages import PagePool
 from app.web.protocol.reply import reply_head
+from app.web.protocol.wire import Wire, default_wire
 
-_SCRATCH_BYTES = 64 * 1024
-_LOOK_EVERY_S = 0.25
+_MOST_BEHIND_BYTES = 64 * 1024
+"""Requests that were sent ahead, as far as they are read before their turn."""
 _QUIET_S = 0.002
 """A sender that is silent for so long pauses: what was held back for a fuller read is taken now."""
 _LOW_WATER_BYTES = 512 * 1024
@@ -40,38 +35,6 @@ _MOST_PAUSES = 3
 _MOST_LINGER_S = 0.1
 _SILENCE_S = 5.0
 """A body that nobody wants is dropped as long as it comes; after so much silence it is not waited for."""
-
-
-@dataclass(slots=True)
-class Wire:
-    """What all connections of a process share. ``socket_bytes``, if not 0, is asked for as the size of the kernel's
-    buffers of each connection and direction."""
-
-    pool: PagePool
-    files: FileSender
-    limits: Limits = field(default_factory=Limits)
-    socket_bytes: int = 0
-    scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(_SCRATCH_BYTES)))
-    connections: set[WireProtocol] = field(default_factory=set)
-    _timer: asyncio.TimerHandle | None = None
-
-    def join(self, connection: WireProtocol) -> None:
-        """A connection begins; somebody looks at the clock for it from now on."""
-        self.connections.add(connection)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
-
-    def part(self, connection: WireProtocol) -> None:
-        """A connection has ended."""
-        self.connections.discard(connection)
-
-    def _look(self) -> None:
-        self._timer = None
-        now = time.monotonic()
-        for connection in list(self.connections):
-            connection.look(now)
-        if self.connections:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
 
 class WireProtocol(asyncio.BufferedProtocol):
@@ -376,7 +339,7 @@ class WireProtocol(asyncio.BufferedProtocol):
             # Once it is full it is read again when it is empty: each change costs a system call.
             wanted = self._wants and not (self._body.is_full if self._reading else self._body.is_ready)
         elif self._phase == "answer":
-            wanted = len(self._behind) < _SCRATCH_BYTES
+            wanted = len(self._behind) < _MOST_BEHIND_BYTES
         else:
             wanted = True
         if wanted != self._reading and not self._transport.is_closing():
@@ -434,12 +397,9 @@ class WireProtocol(asyncio.BufferedProtocol):
         exchange, body = self._exchange, self._body
         if self._transport.is_closing():
             return
+        self._keeps = self._keeps and not close
         if body is None or body.ended:
-            if close or not self._keeps:
-                self._exchange = None
-                self._close_gently()
-            else:
-                self._next(self._behind)
+            self._next(self._behind)
             return
         assert exchange is not None
         self._set_low_water(1)
@@ -449,19 +409,16 @@ class WireProtocol(asyncio.BufferedProtocol):
             self._close_gently()
             return
         body.drop(self._wire.scratch)
-        self._phase, self._dropped_at = "drop", time.monotonic()
-        self._since = self._dropped_at
-        self._set_reading()
+        self._start_dropping()
 
     def _next(self, data: bytes) -> None:
         """The request is over; ``data`` came behind it."""
         self._exchange = self._body = None
         self._behind = b""
-        self._phase = "head"
-        self._since = time.monotonic()
         if not self._keeps:
             self._close_gently()
             return
+        self._phase, self._since = "head", time.monotonic()
         self._set_reading()
         if data:
             self._take(data)
@@ -469,13 +426,17 @@ class WireProtocol(asyncio.BufferedProtocol):
     def _close_gently(self) -> None:
         """Send what is written, say that nothing follows, and drop what the client still sends for a while: a
         connection that is closed over unread bytes is reset, and the client may lose the answer."""
-        self._phase = "drop"
-        self._since = self._dropped_at = time.monotonic()
         if self._is_tcp and not self._ended:
             self._transport.write_eof()
-            self._set_reading()
+            self._start_dropping()
         else:
+            self._phase = "drop"
             self._transport.close()
+
+    def _start_dropping(self) -> None:
+        self._phase = "drop"
+        self._since = self._dropped_at = time.monotonic()
+        self._set_reading()
 
     # The clock.
 
@@ -498,13 +459,6 @@ class WireProtocol(asyncio.BufferedProtocol):
                 self._transport.abort()
         elif self._exchange is not None:
             self._exchange.look(now)
-
-
-@cache
-def default_wire() -> Wire:
-    """What connections share where nobody gives them anything."""
-    files = FileSender(ThreadPoolExecutor(4, thread_name_prefix="weir-send"))
-    return Wire(PagePool(1 << 20, keep_bytes=8 << 20), files)
 
 
 def _address(name: Any) -> tuple[str, int] | None:

@@ -89,7 +89,6 @@ class Exchange:
         self.body = body
         self.head = head
         self.complete = False
-        self.started = False
         self._line = line
         self._files = files
         self._default_headers = default_headers
@@ -182,6 +181,11 @@ class Exchange:
 
     # The answer.
 
+    @property
+    def started(self) -> bool:
+        """The head of the answer is out, or on its way."""
+        return self._reply is not None
+
     def taken_at(self) -> float:
         """The loop's time at which the client was last seen to take something, or to have nothing to take."""
         now = asyncio.get_running_loop().time()
@@ -209,34 +213,20 @@ class Exchange:
         elif kind == "http.response.trailers":
             await self._send_trailers(message)
         elif kind == "http.response.zerocopysend":
-            await self._send_file(message["file"], message.get("offset"), message.get("count"), message)
+            more = message.get("more_body", False)
+            await self._send_file(message["file"], message.get("offset"), message.get("count"), more=more)
         elif kind == "http.response.pathsend":
             fd = await self._files.open(message["path"])
             try:
-                await self._send_file(fd, 0, None, {})
+                await self._send_file(fd, 0, None, more=False)
             finally:
                 self._files.close(fd)
         else:
             raise RuntimeError(f"{kind} is no message of an answer")
 
     async def send_page(self, page: bytes | memoryview) -> None:
-        """The same as a message with this part of the body, and more to come, by a shorter way."""
-        if self._gone.is_set():
-            raise ClientLeft(self.leaving)
-        reply = self._reply
-        if reply is None or self.complete:
-            raise RuntimeError("a page belongs between the start of an answer and its end")
-        nbytes = len(page)
-        if reply.chunked:
-            pieces: list[bytes | memoryview] = [self._unsent_head + b"%x\r\n" % nbytes, page, b"\r\n"]
-            self._unsent_head = b""
-        elif reply.bare or self._unsent_head:
-            await self._send_body(page, more=True)
-            return
-        else:
-            self._spend(nbytes)
-            pieces = [page]
-        await self._write(pieces)
+        """The same as a message with this part of the body, and more to come, past whoever wraps ``send``."""
+        await self.send({"type": "http.response.body", "body": page, "more_body": True})
 
     def _start(self, message: Message) -> None:
         if self._reply is not None:
@@ -253,7 +243,7 @@ class Exchange:
             keep_alive=self.head.keep_alive and not early_error and self._keeps(),
             trailers=self._awaits_trailers,
         )
-        self._reply, self.started = reply, True
+        self._reply = reply
         self._left_bytes = reply.length_bytes or 0
         self._unsent_head = reply.data
         # One packet with what follows at once; but who follows later (server-sent events) is not waited for.
@@ -273,13 +263,7 @@ class Exchange:
             pieces.append(data)
             if self._reply.chunked:
                 pieces.append(b"\r\n")
-        if not more:
-            self._check_length()
-            if self._reply.chunked and not self._awaits_trailers:
-                pieces.append(b"0\r\n\r\n")
-        await self._write(pieces)
-        if not more and not self._trailers_follow:
-            self._finish()
+        await self._end_part(pieces, more=more)
 
     async def _send_trailers(self, message: Message) -> None:
         if not self._trailers_follow:
@@ -290,7 +274,7 @@ class Exchange:
             await self._write([trailer_block(message.get("headers", ()))])
         self._finish()
 
-    async def _send_file(self, file: Any, offset: int | None, nbytes: int | None, message: Message) -> None:
+    async def _send_file(self, file: Any, offset: int | None, nbytes: int | None, *, more: bool) -> None:
         assert self._reply is not None
         fd = file if isinstance(file, int) else file.fileno()
         offset, nbytes = self._files.extent(fd, offset, nbytes)
@@ -306,12 +290,17 @@ class Exchange:
             finally:
                 self._file = None
             pieces = [b"\r\n"] if self._reply.chunked else []
-        if not message.get("more_body", False):
+        await self._end_part(pieces, more=more)
+
+    async def _end_part(self, pieces: list[bytes | memoryview], *, more: bool) -> None:
+        """Send what is left of a part of the body; behind the last one, its end as well."""
+        assert self._reply is not None
+        if not more:
             self._check_length()
             if self._reply.chunked and not self._awaits_trailers:
                 pieces.append(b"0\r\n\r\n")
         await self._write(pieces)
-        if not message.get("more_body", False) and not self._trailers_follow:
+        if not more and not self._trailers_follow:
             self._finish()
 
     def _unsent_bytes(self) -> int:
@@ -326,16 +315,11 @@ class Exchange:
         if nbytes and not reply.bare:
             if reply.chunked:
                 pieces.append(b"%x\r\n" % nbytes)
-            else:
-                self._spend(nbytes)
+            elif reply.length_bytes is not None:
+                self._left_bytes -= nbytes
+                if self._left_bytes < 0:
+                    raise RuntimeError("the answer is longer than its Content-Length")
         return pieces
-
-    def _spend(self, nbytes: int) -> None:
-        assert self._reply is not None
-        if self._reply.length_bytes is not None:
-            self._left_bytes -= nbytes
-            if self._left_bytes < 0:
-                raise RuntimeError("the answer is longer than its Content-Length")
 
     def _check_length(self) -> None:
         if self._left_bytes and self._reply is not None and not self._reply.bare:
@@ -404,7 +388,7 @@ class Exchange:
         self.wake()
 
     def look(self, now: float) -> None:
-        """Hold the client to its limits; called about twice a second with a monotonic time."""
+        """Hold the client to its limits; called a few times a second with a monotonic time."""
         if self._failure is not None or self._gone.is_set():
             return
         received, limits = self.body.received_bytes, self._limits

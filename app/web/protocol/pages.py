@@ -22,8 +22,8 @@ class PagePool:
 
     A page is lent as a memoryview; slices of it, Arrow buffers and the server's queue of writes all keep it lent, on
     whatever thread they are, so nobody can overwrite what somebody still reads. How many pages are lent is not for the
-    pool to bound: each belongs to a run whose worst case was paid, or to the one page a connection may read ahead. At
-    most ``keep_bytes`` of free pages are kept for the next one; a fresh page costs ten times what a touched one does.
+    pool to bound: each belongs to a run whose worst case was paid, or to what a connection may read ahead. At most
+    ``keep_bytes`` of free pages are kept for the next one; a fresh page costs ten times what a touched one does.
     """
 
     def __init__(self, page_bytes: int, *, keep_bytes: int) -> None:

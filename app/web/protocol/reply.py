@@ -55,8 +55,7 @@ def reply_head(
     length_bytes: int | None = None
     bare = method == "HEAD" or status in (204, 304)
     for name, value in (*default_headers, *headers):
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-            raise ValueError(f"the header {name[:40]!r}: {value[:40]!r} cannot be sent")
+        line = _line("header", name, value)
         low = name.lower()
         if low == b"content-length":
             length_bytes = int(value)
@@ -65,7 +64,7 @@ def reply_head(
         elif low == b"connection":
             keep_alive = keep_alive and b"close" not in value.lower()
             continue
-        lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(line)
     chunked = False
     if length_bytes is None and not bare:
         chunked = http_version == "1.1"
@@ -82,10 +81,10 @@ def reply_head(
 
 def trailer_block(trailers: Headers) -> bytes:
     """The end of a chunked body, with its trailer fields. Raises ``ValueError`` for what must not be in one."""
-    lines = [b"0\r\n"]
-    for name, value in trailers:
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-            raise ValueError(f"the trailer {name[:40]!r}: {value[:40]!r} cannot be sent")
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"".join((b"0\r\n", *(_line("trailer", name, value) for name, value in trailers), b"\r\n"))
+
+
+def _line(kind: str, name: bytes, value: bytes) -> bytes:
+    if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+        raise ValueError(f"the {kind} {name[:40]!r}: {value[:40]!r} cannot be sent")
+    return b"%b: %b\r\n" % (name, value)
