@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from app.core.errors import Refusal
 from app.server import Place, serve_on
 from app.settings import Settings
-from app.stores.spool import clear_abandoned
+from app.stores.spool import take_place
 
 log = logging.getLogger("weir")
 
@@ -164,14 +163,7 @@ def _stop(workers: list[_Worker], drain_s: float) -> None:
 def _private_directory(spool_dir: Path) -> Iterator[Path]:
     """Where the workers' sockets stand: only we may enter. What a killed parent left is cleared. It is named by a
     descriptor, which workers inherit."""
-    spool_dir.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(spool_dir)
-    for left in spool_dir.glob("workers-*"):
-        with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
-            os.kill(int(left.name.split("-")[1]), 0)
-            continue
-        shutil.rmtree(left, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=f"workers-{os.getpid()}-", dir=spool_dir))
+    directory, lock_fd = take_place(spool_dir)
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         # The name of a UNIX socket has 107 bytes at the most; this way it is short, wherever the spool stands.
@@ -179,3 +171,4 @@ def _private_directory(spool_dir: Path) -> Iterator[Path]:
     finally:
         os.close(fd)
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock_fd)

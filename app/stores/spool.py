@@ -49,8 +49,7 @@ class Spool:
 
     def __init__(self, directory: Path, *, limit_bytes: int, recycle_bytes: int = 0) -> None:
         """Clear what dead processes left under ``directory``, and take a place of our own there."""
-        directory.mkdir(parents=True, exist_ok=True)
-        clear_abandoned(directory)
+        self.directory, self._lock_fd = take_place(directory)
         self._limit_bytes = limit_bytes
         self._recycle_bytes = min(recycle_bytes, limit_bytes)
         self._used_bytes = 0
@@ -59,9 +58,6 @@ class Spool:
         self._recycled: list[tuple[int, int]] = []  # bytes on disk, descriptor: the smallest first
         self._guard = threading.Lock()
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="weir-close")
-        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
-        self._lock_fd = os.open(self.directory / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def open(self) -> SpoolFile:
         """An empty file without a name."""
@@ -156,16 +152,28 @@ class Spool:
             return fd
 
 
-def clear_abandoned(directory: Path) -> int:
-    """Remove the places of processes that are gone; their number. Nobody else's are touched."""
-    cleared = 0
+def take_place(directory: Path) -> tuple[Path, int]:
+    """A directory under ``directory`` that only this process has, and the descriptor of the lock that says so: it is the
+    caller's to close. What processes that are gone left there is removed first; nobody else's is touched."""
+    directory.mkdir(parents=True, exist_ok=True)
+    all_places = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(all_places, fcntl.LOCK_EX)  # a place that was made and is not yet locked looks abandoned
+        _clear_abandoned(directory)
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory))
+        lock_fd = os.open(place / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return place, lock_fd
+    finally:
+        os.close(all_places)
+
+
+def _clear_abandoned(directory: Path) -> None:
     for place in directory.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            fd = os.open(place / _LOCK, os.O_RDWR)
+            fd = os.open(place / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(place)
-                cleared += 1
             finally:
                 os.close(fd)
-    return cleared

@@ -104,9 +104,8 @@ class SpoolFile:
             if self._closed:
                 return
             self._closed = True
-            last = not self._users
-        if last:
-            self._owner.retire(self._fd, self.nbytes, self._disk_bytes)
+            self._users += 1
+        self._let_go()
 
     def _let_go(self) -> None:
         with self._guard:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Refusal
-from app.stores.spool import Spool, clear_abandoned
+from app.stores.spool import Spool
 
 
 def test_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_a_killed_process_left_is_cleared_and_a_living_ones_is_not(tmp_path
     assert other.stdout is not None
     assert other.stdin is not None
     place = Path(other.stdout.readline().strip())
-    assert clear_abandoned(tmp_path) == 0
+    Spool(tmp_path, limit_bytes=9).close()
     assert (place / "left").exists()
     other.kill()
     other.wait(10)
@@ -82,6 +82,18 @@ def test_what_a_killed_process_left_is_cleared_and_a_living_ones_is_not(tmp_path
     other.stdout.close()
     Spool(tmp_path, limit_bytes=9).close()
     assert not place.exists()
+
+
+def test_processes_that_start_at_once_do_not_clear_each_other(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from app.stores.spool import take_place;"
+        "places = [take_place(pathlib.Path(sys.argv[1]))[0] for _ in range(40)]; print(all(p.exists() for p in places))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=30)[0].strip() for process in several] == ["True"] * 4
+    Spool(tmp_path, limit_bytes=9).close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_written_over_and_give_only_what_is_new(tmp_path: Path) -> None:
