@@ -76,18 +76,19 @@ class ResponseSink:
         if self._hasher is not None:
             await self._loop.run_in_executor(self._hasher, self._sha256.update, page.payload)
         if self._taker is not None:
-            await self._page(self._taker, page)
+            await self._body(page.payload, page.nbytes)
             return
         payload = memoryview(page.payload)
         for start in range(0, payload.nbytes, _SLICE_BYTES):
-            await self._body(payload[start : start + _SLICE_BYTES], more=True)
+            piece = payload[start : start + _SLICE_BYTES]
+            await self._body(piece, piece.nbytes)
             # The server waits for its transport at the beginning of a send, not at its end: one more, of nothing.
-            await self._body(b"", more=True)
+            await self._body(b"", 0)
 
     async def commit(self) -> Receipt:
         """Complete the answer."""
         await self._start()
-        await self._body(b"", more=False)
+        await self._send_message({"type": "http.response.body", "body": b"", "more_body": False})
         if self._hasher is None:
             return Receipt(self._sent_bytes)
         digest = self._sha256.digest()
@@ -116,34 +117,24 @@ class ResponseSink:
             message["trailers"] = True
         await self._send_message(message)
 
-    async def _page(self, taker: PageTaker, page: Page) -> None:
-        self._begin_send()
-        try:
-            await taker.send_page(page.payload)
-        except OSError as error:
-            raise self._left(error) from error
-        self._end_send(page.nbytes)
-
-    async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
-        self._begin_send()
-        await self._send_message({"type": "http.response.body", "body": body, "more_body": more})
-        self._end_send(len(body))
-
-    def _begin_send(self) -> None:
+    async def _body(self, body: bytes | memoryview, nbytes: int) -> None:
         if not self._sending:
             self._sending, self._progressed_at = True, self._loop.time()
-
-    def _end_send(self, nbytes: int) -> None:
+        if self._taker is not None:
+            await self._or_left(self._taker.send_page(body))
+        else:
+            await self._send_message({"type": "http.response.body", "body": body, "more_body": True})
         self._sending = False
         self._sent_bytes += nbytes
         self._progressed_at = self._loop.time()
 
     async def _send_message(self, message: MutableMapping[str, Any]) -> None:
-        try:
-            await self._send(message)
-        except OSError as error:
-            raise self._left(error) from error
+        await self._or_left(self._send(message))
 
-    def _left(self, error: OSError) -> Refusal:
-        """ASGI 2.4: the client is gone, or was given up."""
-        return Refusal(getattr(error, "code", "client_gone"), f"{error}, after {self._sent_bytes} bytes")
+    async def _or_left(self, sending: Awaitable[None]) -> None:
+        """ASGI 2.4: ``OSError`` says that the client is gone, or was given up."""
+        try:
+            await sending
+        except OSError as error:
+            code = getattr(error, "code", "client_gone")
+            raise Refusal(code, f"{error}, after {self._sent_bytes} bytes") from error

@@ -53,9 +53,9 @@ class Siblings:
             await self._app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
-        owner = _OF_A_RUN.match(path)
-        if owner is not None and int(owner[1], 16) not in (self._number, *range(len(self._clients), 256)):
-            await self._relay(int(owner[1], 16), scope, send, receive)
+        owner = self._owner_of(path)
+        if owner is not None and owner != self._number:
+            await self._relay(owner, scope, send, receive)
         elif path == "/v1/runs" and method == "GET":
             await self._answer(self._runs(scope), scope, receive, send)
         elif path == "/metrics" and method == "GET":
@@ -64,6 +64,12 @@ class Siblings:
             await self._answer(self._ready(scope), scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _owner_of(self, path: str) -> int | None:
+        """The worker whose run ``path`` is about, if there is one."""
+        match = _OF_A_RUN.match(path)
+        number = int(match[1], 16) if match is not None else len(self._clients)
+        return number if number < len(self._clients) else None
 
     async def _answer(self, making: Awaitable[Response], scope: Scope, receive: Receive, send: Send) -> None:
         try:

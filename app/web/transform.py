@@ -275,10 +275,7 @@ class _Exchange:
         )
         with result.file.held() as fd:
             kept = kept_response(result, self._shop.io_executor, headers)
-            try:
-                await kept.send_answer(fd, whole, self._scope, self._send_in_time)
-            except OSError as error:
-                raise Refusal(getattr(error, "code", "client_gone"), str(error)) from error
+            await kept.send_answer(fd, whole, self._scope, self._send_in_time)
 
     async def _send_in_time(self, message: Message) -> None:
         if self._wire is not None:
