@@ -1,0 +1,151 @@
+"""One segment of a flow at work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.core.channel import Channel, Edge, EndOfChannel
+from app.core.interfaces import Operator, Stage
+from app.core.page import Page
+from app.core.segment import Segment
+from app.pipeline.bridge import Bridge
+from app.pipeline.options import FlowOptions
+from app.pipeline.push import collect, feed_all, flush, nbytes_of, sated, serve, through
+from app.pipeline.statistics import Inside, StageClock
+from app.pipeline.threads import either, forward, hop, settle
+
+
+@dataclass(slots=True)
+class Lane:
+    """One segment between its two edges, with the quick stages behind it. The first of a flow has no segment, and its
+    pages come from the source."""
+
+    segment: Segment | None
+    inp: Edge | None
+    out: Edge
+    clocks: list[StageClock]
+    inside: Inside
+    executor: Executor
+    options: FlowOptions
+    quick: tuple[Stage, ...] = ()
+    quick_clocks: list[StageClock] = field(default_factory=list)
+
+    def then(self, stages: tuple[Stage, ...], clocks: list[StageClock]) -> None:
+        """Take pages through ``stages`` before they go out."""
+        self.quick, self.quick_clocks = (*self.quick, *stages), [*self.quick_clocks, *clocks]
+
+    async def run_parallel(self, stages: tuple[Stage, ...]) -> None:
+        """Several pages in work, results in order. A page's place is free again once its results are out."""
+        places = asyncio.Semaphore(self.options.lanes)
+        order: asyncio.Queue[tuple[list[Page], Future[tuple[list[Page], list[StageClock]]]] | None] = asyncio.Queue()
+        submitted: set[Future[Any]] = set()
+
+        async def dispatch() -> None:
+            while True:
+                await places.acquire()
+                pages = await self.take()
+                if pages is None:
+                    order.put_nowait(None)
+                    return
+                future = self.executor.submit(feed_all, stages, pages)
+                submitted.add(future)
+                order.put_nowait((pages, future))
+
+        dispatcher = asyncio.create_task(dispatch())
+        try:
+            while (entry := await either(order.get(), dispatcher)) is not None:
+                pages, future = entry
+                results, clocks = await asyncio.wrap_future(future)
+                submitted.discard(future)
+                for clock, seen in zip(self.clocks, clocks, strict=True):
+                    clock.add(seen)
+                self.inside.put_down(nbytes_of(pages))
+                self.inside.pick_up(nbytes_of(results))
+                for page in results:
+                    await self.give(page)
+                places.release()
+                del entry, pages, future, results
+        finally:
+            dispatcher.cancel()
+            await settle(submitted)
+
+    async def run_serial(self, stages: tuple[Stage, ...]) -> bool:
+        """One page at a time, results taken lazily: a page's worth per hop. True when the rest does not matter."""
+        while (pages := await self.take()) is not None:
+            await self._exhaust(serve(stages, self.clocks, pages))
+            self.inside.put_down(nbytes_of(pages))
+            if (index := sated(stages)) is not None:
+                await self._exhaust(flush(stages, self.clocks, index))
+                return True
+        await self._exhaust(flush(stages, self.clocks, 0))
+        return False
+
+    async def _exhaust(self, results: Iterator[Page]) -> None:
+        more = True
+        while more:
+            pages, more = await hop(self.executor, collect, results, self.options.page_bytes)
+            self.inside.pick_up(nbytes_of(pages))
+            for page in pages:
+                await self.give(page)
+
+    async def run_pulled(self, operator: Operator) -> None:
+        """The operator on a thread of its own; the thread waits for the loop, never the loop for the thread."""
+        bridge = Bridge(self, asyncio.get_running_loop())
+        with ThreadPoolExecutor(1, thread_name_prefix=f"weir-{operator.name}") as own_thread:
+            future = own_thread.submit(bridge.carry, operator)
+            try:
+                await asyncio.wrap_future(forward(future))
+            finally:
+                bridge.stop()
+                await settle((future,))
+
+    async def take(self) -> list[Page] | None:
+        """The next page, with those that wait behind it as long as all are less than one page; None at the end."""
+        assert isinstance(self.inp, Channel)
+        started = time.perf_counter()
+        try:
+            pages = [await self.inp.receive()]
+        except EndOfChannel:
+            return None
+        finally:
+            self.lap("idle_s", started)
+        room = self.options.page_bytes - pages[0].nbytes
+        while room > 0 and (page := self.inp.receive_nowait(room)) is not None:
+            pages.append(page)
+            room -= page.nbytes
+        self.inside.pick_up(nbytes_of(pages))
+        return pages
+
+    def results(self, page: Page) -> Iterable[Page]:
+        """What the quick stages make of a page."""
+        return through(self.quick, self.quick_clocks, page, 0) if self.quick else (page,)
+
+    async def give(self, page: Page) -> None:
+        """Send on a result that was picked up."""
+        if self.quick:
+            self.inside.put_down(page.nbytes)
+            for result in self.results(page):
+                self.inside.pick_up(result.nbytes)
+                await self._send(result)
+        else:
+            await self._send(page)
+
+    async def _send(self, page: Page) -> None:
+        started = time.perf_counter()
+        await self.out.send(page)
+        self.lap("blocked_s", started)
+        self.inside.put_down(page.nbytes)
+
+    def lap(self, state: Literal["idle_s", "blocked_s"], started: float) -> None:
+        """Add the time since ``started`` to every clock."""
+        seconds = time.perf_counter() - started
+        for clock in (*self.clocks, *self.quick_clocks):
+            if state == "idle_s":
+                clock.idle_s += seconds
+            else:
+                clock.blocked_s += seconds
