@@ -9,6 +9,9 @@ The way of a page
     pages           channel            worker threads, in order        channel, overflow   the same pages
                     `------------------ one task group, one Flow -----------------`
 
+With ``sink=`` the last of these is ``sinks/multipart``, and a run without a client (``Prefer: respond-async``,
+``POST /v1/runs``) is carried by ``orders/desk``, from a kept body or from ``sources/stored``.
+
 Before its first byte is read, a run is admitted by the ``Budget`` (``core/budget``) with the most bytes it can ever hold
 (``core/segment``). It waits its turn, or is refused; once in, it never has to ask again. It ends committed or aborted.
 
@@ -20,14 +23,16 @@ room       what lives there                                        may import
 core       page, budget, channel, segment, interfaces, errors      the standard library
 framing    bytes to pages and back, sans-IO, one format a file     core
 stages     one transform a file, plain functions                   core, framing
-stores     the disk spool, the operator's stored pipelines         core
-sources    request, file, spooled: where pages come from           core, framing, stores
-sinks      response, overflow, file, spooled: where they go        core, framing, stores
+stores     objects (S3, directory, memory), the disk spool, kept   core
+sources    request, file, stored, spooled: where pages come from   core, framing, stores
+sinks      response, overflow, multipart, file: where they go      core, framing, stores
 pipeline   the engine                                              core
 plan       a user's words become stages; all name look-ups         core, framing, stages
-runs       record, book, runner                                    core, pipeline
+runs       record, book, ledger, database, runner                  core, pipeline, stores
+orders     runs that need no client; what all runs are made with   all above
 metrics    the table of metrics, the collector                     core
-web        routes, negotiation, responses, errors; ``protocol``    core, pipeline, plan, runs, sources, sinks, stores
+observer   what is counted and logged at a run's end               metrics, runs
+web        routes, negotiation, responses, errors; ``protocol``    all above but metrics and observer
 settings   the environment, read once                              core
 allocator  the C allocator's options                               nothing
 main       composition root                                        all
@@ -44,8 +49,14 @@ Decisions, and what was not chosen
   input on a thread of its own, because the engine below it wants to.
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
-* Workers ask each other over UNIX sockets, and share nothing: one stream is no faster by a second process, so what they
-  share need not be fast. ``web/siblings`` makes their runs and metrics one.
+* Workers share the database of runs and nothing else: one stream is no faster by a second process, so what they share
+  need not be fast. Their metrics are summed by asking over UNIX sockets (``web/siblings``).
+* Runs are written down behind the loop's back, all that wait in one transaction; only what is promised (202, a kept
+  result, a receipt) waits for it. A process that is gone is known by its lock, or by its silence; whoever finds it takes
+  its runs over, under the same condition in the same table, be that SQLite or PostgreSQL.
+* A write to a store is in the ledger before it begins, so that no upload outlives its run; an object's metadata name its
+  writer, so that a lost answer is settled by looking. Retries are of one call, never of a stream.
+* Parts are the pages themselves: an HTTP client reads them one by one from a body that copies nothing.
 * A failure after the first byte leaves the answer incomplete. A trailer or a last line could be overlooked.
 * Our own protocol class under uvicorn, not another server: heads are llhttp's, the application is plain ASGI, and stock
   uvicorn still serves it. Bodies are framed by our own code alone, so no two readers can differ about their end.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -20,22 +20,34 @@ from starlette.responses import Response
 from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.metrics import Metrics, Readings
+from app.observer import observer
+from app.orders.desk import Desk
+from app.orders.workshop import WorkOptions, Workshop
 from app.plan import BuildOptions
 from app.runs.book import Book
-from app.runs.record import Run
+from app.runs.database import Database, sqlite_url
+from app.runs.ledger import Ledger
+from app.runs.owners import BEAT_S, Owner
 from app.runs.runner import Runner
 from app.settings import Settings
 from app.stages.sql import warm_up
+from app.stores.catalogue import Stores
+from app.stores.kept import Shelf
+from app.stores.metered import PartMeter
+from app.stores.retried import Patience
+from app.stores.s3 import S3Client, S3Options
 from app.stores.spool import Spool
 from app.web.errors import problem, problem_of_status
 from app.web.protocol import FileSender, Limits, PagePool, Wire, fastest_way
-from app.web.routes import Health, operation_routes, run_routes, transform_routes
-from app.web.transform import TransformOptions, Workshop
+from app.web.routes import Health, operation_routes, transform_routes
+from app.web.run_routes import run_routes
 
 log = logging.getLogger("weir")
 
 _LAG_EVERY_S = 0.25
-_SWEEP_EVERY_S = 5.0
+_REFRESH_S = 1.0
+_STORE_THREADS = 32
+"""Calls to stores at a time, of all runs together."""
 _MOST_RECYCLED_BYTES = 4 << 30
 _MOST_FREE_PAGES = 8
 """Pages that are kept for the next body. More, and memory lies idle; fewer, and a busy server touches fresh memory."""
@@ -64,7 +76,6 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     kept_bytes = min(settings.page_bytes * _MOST_FREE_PAGES, settings.memory_budget // 32)
     pool = PagePool(settings.page_bytes, keep_bytes=kept_bytes)
     budget = Budget(settings.memory_budget - kept_bytes, max_flows=settings.max_flows, wait_s=settings.admit_timeout)
-    book = Book(ttl_s=settings.result_ttl)
     executor = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="weir-worker")
     io_executor = ThreadPoolExecutor(8, thread_name_prefix="weir-io")
     # Fewer than cores: a thread sends at memory speed, and the loop has to get its turn.
@@ -81,6 +92,29 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         ),
         settings.socket_bytes,
     )
+    database = Database(settings.state or sqlite_url(settings.spool_dir / "state.db"))
+    owner = Owner(database, spool.directory)
+    ledger = Ledger(database, owner.id)
+    meter = PartMeter(lambda seconds: metrics.observe("weir_s3_part_seconds", seconds))
+    stores = Stores(
+        S3Client(
+            S3Options(
+                endpoint_url=settings.s3_endpoint_url,
+                addressing=settings.s3_addressing,
+                connections=_STORE_THREADS,
+                equal_parts=settings.s3_equal_parts,
+            )
+        ),
+        allow=settings.s3_allow,
+        named=settings.stores,
+        patience=Patience(),
+        meter=meter,
+        on_retry=lambda reason: metrics.count("weir_s3_retries_total", reason=reason),
+    )
+    shelf = Shelf(settings.spool_dir / "kept", spool, stores)
+    state_executor = ThreadPoolExecutor(2, thread_name_prefix="weir-state")
+    store_executor = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="weir-store")
+    book = Book(database, owner.id, shelf, state_executor, ttl_s=settings.result_ttl)
     health = Health()
     metrics = Metrics(
         Readings(
@@ -88,32 +122,47 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             spool=spool.statistics,
             edges=book.edge_bytes,
             in_flight=book.in_flight,
-            kept=book.kept,
             pages=pool.statistics,
+            parts_in_flight=lambda: meter.in_flight,
+            open_uploads=lambda: ledger.open_writes,
             arrow_allocated_bytes=pa.total_allocated_bytes,
         )
     )
     workshop = Workshop(
-        runner=Runner(budget, book, _observer(metrics), run_prefix),
+        runner=Runner(budget, book, observer(metrics), run_prefix),
         spool=spool,
+        shelf=shelf,
+        stores=stores,
+        ledger=ledger,
         executor=executor,
         io_executor=io_executor,
-        options=TransformOptions(
+        store_executor=store_executor,
+        on_abort=lambda done: metrics.count("weir_s3_aborts_total", result="aborted" if done else "failed"),
+        options=WorkOptions(
             build=build_options(settings, str(spool.directory)),
             high_water_bytes=settings.high_water_bytes,
             lanes=2 * settings.worker_threads,
             max_body_bytes=settings.max_body,
             idle_s=settings.idle_timeout,
             socket_bytes=settings.socket_bytes if settings.wire == "pages" else 0,
+            part_bytes=settings.s3_part_bytes,
+            part_room_bytes=settings.memory_budget // 4 // (settings.s3_parts_in_flight + 1),
+            parts_in_flight=settings.s3_parts_in_flight,
+            results=settings.results,
         ),
     )
+    desk = Desk(workshop, owner, at_a_time=max(1, settings.max_flows // 4), most_attempts=settings.run_attempts)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         warm_up()
+        await asyncio.get_running_loop().run_in_executor(state_executor, owner.beat)
+        if run_prefix in ("", "00"):  # what stands there from before is counted once
+            await _take_stock(shelf, book, io_executor)
         watches = [
             asyncio.create_task(_watch_lag(metrics)),
-            asyncio.create_task(_sweep(book, min(_SWEEP_EVERY_S, settings.result_ttl / 4))),
+            asyncio.create_task(_every(_REFRESH_S, book.refresh)),
+            asyncio.create_task(_every(min(BEAT_S, settings.result_ttl / 4), desk.look_round, book.sweep)),
             asyncio.create_task(_choose_way(wire.files, spool.directory, send_executor)),
         ]
         health.ready = True
@@ -123,10 +172,14 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             health.ready = False
             for watch in watches:
                 watch.cancel()
-            book.close()
-            executor.shutdown()
-            io_executor.shutdown()
-            send_executor.shutdown()
+            await asyncio.wait(watches)
+            await desk.close()
+            await book.close()
+            await asyncio.get_running_loop().run_in_executor(state_executor, owner.leave)
+            for pool_of_threads in (executor, io_executor, send_executor, store_executor, state_executor):
+                pool_of_threads.shutdown()
+            stores.close()
+            database.close()
             spool.close()
 
     app = FastAPI(
@@ -136,50 +189,14 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.include_router(transform_routes(workshop, settings.pipelines_dir))
-    app.include_router(run_routes(book, io_executor))
+    app.include_router(transform_routes(workshop, desk, settings.pipelines_dir))
+    app.include_router(run_routes(workshop, desk, settings.pipelines_dir))
     app.include_router(operation_routes(metrics.registry, health))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_parameter)
     app.state.wire = wire
     return app
-
-
-def _observer(metrics: Metrics) -> Callable[[Run], None]:
-    """What is counted and logged at the end of every run."""
-
-    def observe(run: Run) -> None:
-        code = run.error.code if run.error is not None else None
-        metrics.count("weir_runs_total", mode=run.mode, outcome=run.state)
-        metrics.observe("weir_run_seconds", run.elapsed_s, mode=run.mode)
-        if run.admission_wait_s is not None:
-            metrics.observe("weir_admission_wait_seconds", run.admission_wait_s)
-        if run.first_byte_s is not None:
-            metrics.observe("weir_first_byte_seconds", run.first_byte_s)
-        metrics.count("weir_input_bytes_total", run.input_bytes, format=run.source)
-        metrics.count("weir_output_bytes_total", run.output_bytes, format=run.target, sink="response")
-        rows = {"read": run.rows_in or 0, "written": run.rows_out or 0, "rejected": run.rows_rejected}
-        for result, count in rows.items():
-            metrics.count("weir_rows_total", count, result=result)
-        for reject, count in run.rejected.items():
-            metrics.count("weir_rejected_total", count, code=reject)
-        for stage in run.stages:
-            for state, seconds in (("busy", stage.busy_s), ("blocked", stage.blocked_s), ("idle", stage.idle_s)):
-                metrics.count("weir_stage_seconds_total", max(0.0, seconds), stage=stage.name, state=state)
-        level = logging.INFO if run.state == "succeeded" else logging.WARNING
-        log.log(
-            level,
-            "run %s %s%s: %d bytes in, %d out, %.2f s",
-            run.id,
-            run.state,
-            f" ({code})" if code else "",
-            run.input_bytes,
-            run.output_bytes,
-            run.elapsed_s,
-        )
-
-    return observe
 
 
 async def _watch_lag(metrics: Metrics) -> None:
@@ -190,11 +207,20 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.observe("weir_event_loop_lag_seconds", max(0.0, time.monotonic() - due))
 
 
-async def _sweep(book: Book, every_s: float) -> None:
-    """Drop what runs left once it is old, whether anybody asks or not."""
+async def _every(seconds: float, *works: Callable[[], Awaitable[None]]) -> None:
+    """Do something now and again, for ever. What fails is tried the next time."""
     while True:
-        await asyncio.sleep(every_s)
-        book.sweep()
+        for work in works:
+            try:
+                await work()
+            except Exception:
+                log.exception("%s failed; it is tried again", work.__qualname__)
+        await asyncio.sleep(seconds)
+
+
+async def _take_stock(shelf: Shelf, book: Book, executor: Executor) -> None:
+    known = await book.known_places()
+    await asyncio.get_running_loop().run_in_executor(executor, shelf.take_stock, known)
 
 
 async def _choose_way(files: FileSender, directory: Path, executor: Executor) -> None:

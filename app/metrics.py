@@ -46,10 +46,15 @@ METRICS: tuple[Described, ...] = (
     Described("weir_spool_bytes", "gauge", (), "Bytes on the disk spool"),
     Described("weir_spool_limit_bytes", "gauge", (), "Bytes the disk spool may take"),
     Described("weir_spool_recycled_bytes", "gauge", (), "Bytes of spool files that wait to be written over"),
-    Described("weir_results", "gauge", (), "Whole results that are kept"),
-    Described("weir_results_bytes", "gauge", (), "Bytes of whole results that are kept, of those on the spool"),
+    Described("weir_kept_files", "gauge", (), "Files that runs left on the spool: results, rejects, bodies that wait"),
+    Described("weir_kept_bytes", "gauge", (), "Their bytes, of those on the spool"),
     Described("weir_spool_files", "gauge", (), "Open files of the disk spool"),
     Described("weir_spool_overflows_total", "counter", (), "Results that went to disk as their client did not read"),
+    Described("weir_s3_parts_in_flight", "gauge", (), "Parts that are being sent to stores"),
+    Described("weir_s3_part_seconds", "histogram", (), "Time that sending a part took, well or not", _SECONDS),
+    Described("weir_s3_retries_total", "counter", ("reason",), "Calls to stores that were made again"),
+    Described("weir_s3_aborts_total", "counter", ("result",), "Uploads that were aborted, or could not be"),
+    Described("weir_s3_open_uploads", "gauge", (), "Writes to stores that are under way or still to be aborted"),
     Described("weir_rejected_total", "counter", ("code",), "Rejected rows by code"),
     Described("weir_event_loop_lag_seconds", "histogram", (), "How late the event loop runs what is due", _LAG),
     Described("weir_pages_leased_bytes", "gauge", (), "Bytes of receive pages that are in use"),
@@ -87,6 +92,16 @@ class SpoolFigures(Protocol):
         """Results that overflowed so far."""
         ...
 
+    @property
+    def kept_files(self) -> int:
+        """Files that runs left."""
+        ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """Their bytes, of the used ones."""
+        ...
+
 
 class PageFigures(Protocol):
     """What the collector reads of the pool of pages."""
@@ -110,7 +125,8 @@ class Readings:
     spool: Callable[[], SpoolFigures]
     edges: Callable[[], dict[str, int]]
     in_flight: Callable[[], dict[str, int]]
-    kept: Callable[[], tuple[int, int]]
+    parts_in_flight: Callable[[], int]
+    open_uploads: Callable[[], int]
     pages: Callable[[], PageFigures]
     arrow_allocated_bytes: Callable[[], int]
 
@@ -155,7 +171,6 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         budget, spool, pages = self._readings.budget(), self._readings.spool(), self._readings.pages()
-        results, results_bytes = self._readings.kept()
         plain = {
             "weir_memory_budget_bytes": budget.limit_bytes,
             "weir_memory_reserved_bytes": budget.reserved_bytes,
@@ -164,8 +179,10 @@ class _Gauges(Collector):
             "weir_spool_limit_bytes": spool.limit_bytes,
             "weir_spool_files": spool.open_files,
             "weir_spool_recycled_bytes": spool.recycled_bytes,
-            "weir_results": results,
-            "weir_results_bytes": results_bytes,
+            "weir_kept_files": spool.kept_files,
+            "weir_kept_bytes": spool.kept_bytes,
+            "weir_s3_parts_in_flight": self._readings.parts_in_flight(),
+            "weir_s3_open_uploads": self._readings.open_uploads(),
             "weir_pages_leased_bytes": pages.leased_bytes,
             "weir_pages_free_bytes": pages.free_bytes,
             "weir_arrow_allocated_bytes": self._readings.arrow_allocated_bytes(),

@@ -46,6 +46,7 @@ __all__ = [
     "find_format",
     "format_of_file_name",
     "format_of_media_type",
+    "items_of_document",
     "plan_of_document",
     "plan_of_query",
     "plan_of_text",
@@ -55,7 +56,7 @@ __all__ = [
 
 OnError = Literal["fail", "skip", "quarantine"]
 ON_ERROR = ("fail", "skip", "quarantine")
-WORDS = ("from", "to", "pipeline", "types", "on_error", "max_errors", "deliver")
+WORDS = ("from", "to", "pipeline", "types", "on_error", "max_errors", "deliver", "sink", "overwrite")
 """What may stand beside steps, in a URL as in a document."""
 
 
@@ -79,6 +80,8 @@ class Plan:
     max_errors: int | float | None = None
     whole: bool = False
     pipeline: str | None = None
+    sink: str | None = None
+    overwrite: bool = True
 
     @property
     def needs_rows(self) -> bool:
@@ -157,19 +160,31 @@ def plan_of_query(items: Sequence[tuple[str, str]]) -> Plan:
 
 def plan_of_document(document: object) -> Plan:
     """The plan that a document spells: ``{"from": …, "to": …, "steps": [{"where": "…"}, "upper", …]}``."""
+    if isinstance(document, dict) and "pipeline" in document:
+        raise Refusal("unknown_parameter", "a pipeline document cannot name another pipeline")
+    return plan_of_query(items_of_document(document))
+
+
+def items_of_document(document: object) -> list[tuple[str, str]]:
+    """A document as the URL parameters that spell the same."""
     if not isinstance(document, dict):
         raise Refusal("bad_pipeline", "a pipeline document is an object with from, to and steps")
-    words: dict[str, str] = {}
+    items: list[tuple[str, str]] = []
     for key, value in document.items():
         if key == "steps":
             continue
-        if key not in WORDS or key == "pipeline":
+        if key not in WORDS:
             raise Refusal("unknown_parameter", f"{str(key)[:80]!r} is not one of {known(WORDS)}, steps")
-        words[key] = _types_text(value) if key == "types" else _scalar(key, value)
+        if key == "overwrite" and isinstance(value, bool):
+            value = str(value).lower()
+        items.append((key, _types_text(value) if key == "types" else _scalar(key, value)))
     listed = document.get("steps", [])
     if not isinstance(listed, list):
         raise Refusal("bad_pipeline", "steps is a list of {step: argument}")
-    return _plan(words, [_planned(*_step_of_document(entry)) for entry in listed])
+    steps = [_step_of_document(entry) for entry in listed]
+    for name, _ in steps:
+        find_step(name)
+    return [*items, *steps]
 
 
 def with_pipeline(plan: Plan, stored: Plan) -> Plan:
@@ -182,6 +197,8 @@ def with_pipeline(plan: Plan, stored: Plan) -> Plan:
         target=plan.target or stored.target,
         whole=plan.whole or stored.whole,
         pipeline=plan.pipeline,
+        sink=plan.sink or stored.sink,
+        overwrite=plan.overwrite and stored.overwrite,
     )
 
 
@@ -351,6 +368,10 @@ def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
         raise Refusal("bad_argument", f"on_error={on_error[:80]!r} is not one of {known(ON_ERROR)}")
     if words.get("deliver", "stream") not in ("stream", "whole"):
         raise Refusal("bad_argument", f"deliver={words['deliver'][:80]!r} is not one of stream, whole")
+    if words.get("overwrite", "true") not in ("true", "false"):
+        raise Refusal("bad_argument", f"overwrite={words['overwrite'][:80]!r} is not one of true, false")
+    if words.get("sink") and words.get("deliver") == "whole":
+        raise Refusal("bad_pipeline", "deliver=whole and sink= are two places for the result: say one of them")
     return Plan(
         steps=tuple(steps),
         source=source,
@@ -360,6 +381,8 @@ def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
         max_errors=_max_errors(words["max_errors"]) if "max_errors" in words else None,
         whole=words.get("deliver") == "whole",
         pipeline=words.get("pipeline") or None,
+        sink=words.get("sink") or None,
+        overwrite=words.get("overwrite") != "false",
     )
 
 

@@ -39,7 +39,7 @@ def serve_on(listener: socket.socket, settings: Settings, place: Place | None = 
     if place is not None:
         from app.web.siblings import Siblings  # it brings a client along, which one process alone does not need
 
-        served = Siblings(app, place.number, [place.socket_of(number) for number in range(place.count)])
+        served = Siblings(app, [place.socket_of(number) for number in range(place.count)])
     http: Any = partial(WireProtocol, wire=app.state.wire) if settings.wire == "pages" else "httptools"
     config = uvicorn.Config(
         served,

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.units import parse_seconds, parse_size
 
@@ -23,6 +23,27 @@ def _seconds(value: Any) -> Any:
     return parse_seconds(value) if isinstance(value, str) else value
 
 
+def _words(value: Any) -> Any:
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    pairs = [word.partition("=") for word in _words(value)]
+    wrong = [name for name, equals, place in pairs if not equals or not name.isidentifier() or not place]
+    if wrong:
+        raise ValueError(f"NAME=s3://BUCKET/PREFIX or NAME=/DIRECTORY, with commas between, not {wrong[0]!r}")
+    return {name: place for name, _, place in pairs}
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), PlainSerializer(",".join)]
+Named = Annotated[
+    dict[str, str],
+    NoDecode,
+    BeforeValidator(_named),
+    PlainSerializer(lambda named: ",".join(f"{name}={place}" for name, place in named.items())),
+]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 
@@ -65,6 +86,35 @@ class Settings(BaseSettings):
     request_timeout: Annotated[Seconds, Field(description="how long one request may take in all; 0 is for ever")] = 0.0
     drain_timeout: Annotated[Seconds, Field(description="how long running requests may finish after SIGTERM")] = 30.0
     result_ttl: Annotated[Seconds, Field(description="how long runs and their rejects are kept")] = 3600.0
+    run_attempts: Annotated[
+        int, Field(ge=1, description="how often a run is begun whose server goes down while it is going on")
+    ] = 3
+    state: Annotated[
+        str, Field(description="where runs are written down: a database URL; by default SQLite beside the spool")
+    ] = ""
+    results: Annotated[
+        str | None, Field(description="s3://BUCKET/PREFIX where results are kept; by default beside the spool")
+    ] = None
+    s3_endpoint_url: Annotated[str | None, Field(description="an S3 server other than AWS")] = None
+    s3_addressing: Annotated[
+        Literal["auto", "path", "virtual"], Field(description="buckets in the path, or in the host's name")
+    ] = "auto"
+    s3_allow: Annotated[
+        Words, Field(description="prefixes that users may read and write, s3://BUCKET/…, with commas between")
+    ] = ()
+    s3_part_bytes: Annotated[
+        Size,
+        Field(ge=5 * _MIB, le=5 * 1024 * _MIB, description="size of the first parts of an upload, and of ranges read"),
+    ] = 8 * _MIB
+    s3_parts_in_flight: Annotated[
+        int, Field(ge=1, le=64, description="parts of one run that are sent, or ranges that are fetched, at a time")
+    ] = 2
+    s3_equal_parts: Annotated[
+        bool, Field(description="the store wants all parts of an upload to be of one size, as R2 does")
+    ] = False
+    stores: Annotated[
+        Named, Field(description="stores by name, for store:NAME/KEY: NAME=s3://BUCKET/PREFIX or NAME=/DIRECTORY, …")
+    ] = Field(default_factory=dict)
     pipelines_dir: Annotated[Path | None, Field(description="directory of stored pipelines, NAME.yaml or .json")] = None
     wire: Annotated[
         Literal["pages", "stock"],

@@ -25,6 +25,11 @@ GAUGES_AT_REST = (
     "weir_pages_leased_bytes",
     'weir_runs_in_flight{mode="stream"}',
     'weir_runs_in_flight{mode="whole"}',
+    'weir_runs_in_flight{mode="sink"}',
+    'weir_runs_in_flight{mode="async"}',
+    "weir_spool_files",
+    "weir_s3_parts_in_flight",
+    "weir_s3_open_uploads",
 )
 
 
@@ -79,21 +84,21 @@ class Server:
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(field))
 
     def assert_at_rest(self, within_s: float = 5.0) -> None:
-        """Every gauge is zero, and nothing is in the spool but our own lock."""
+        """Every gauge is zero, and nothing is in the spool but our own lock, the state, and what is kept by request."""
 
         def at_rest() -> bool:
             metrics = self.metrics()
             busy = [name for name in GAUGES_AT_REST if metrics[name] != 0]
             busy += [name for name, value in metrics.items() if name.startswith("weir_channel_bytes") and value]
             # What is kept by request stays; all else is given back.
-            busy += [""] * (metrics["weir_spool_bytes"] != metrics["weir_results_bytes"])
-            busy += [""] * (metrics["weir_spool_files"] != metrics["weir_results"])
+            busy += [""] * (metrics["weir_spool_bytes"] != metrics["weir_kept_bytes"])
             return not busy and not self.left_in_spool()
 
         eventually(at_rest, within_s=within_s, told=lambda: str(self.metrics()) + str(self.left_in_spool()))
 
     def left_in_spool(self) -> list[Path]:
-        return [path for path in self.spool.rglob("*") if path.is_file() and path.name != "owner.lock"]
+        left = [path for path in self.spool.rglob("*") if path.is_file() and path.name != "owner.lock"]
+        return [path for path in left if path.parent.name != "kept" and not path.name.startswith("state.db")]
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -80,7 +80,7 @@ def test_dashboards_show_metrics_that_exist(path: Path) -> None:
     for panel in dashboard["panels"]:
         assert panel["datasource"]["uid"] == uid
         for target in panel["targets"]:
-            names = set(re.findall(r"\b(?:weir|process)_[a-z_]+", target["expr"]))
+            names = set(re.findall(r"\b(?:weir|process)_[a-z0-9_]+", target["expr"]))
             assert names, target
             for name in names - FOREIGN:
                 base = name if name in labels else name.removesuffix("_bucket")

@@ -17,6 +17,10 @@ from tests.server import Server, eventually, serving
 BODY = b"some text\n" * 100_000
 
 
+def assert_left_clean(spool: Path) -> None:
+    assert sorted(path.name for path in spool.iterdir()) == ["kept", "state.db"]
+
+
 def worker_pids(server: Server) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server.pid)], capture_output=True, check=False).stdout
     return [int(pid) for pid in listed.split()]
@@ -91,11 +95,10 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
         eventually(lambda: len(worker_pids(server)) == 2 and first not in worker_pids(server))
         assert second in worker_pids(server)
         eventually(lambda: server.get("/readyz") == b"ready\n")
-        found = {run_id: httpx.get(f"{server.url}/v1/runs/{run_id}/result") for run_id in ids}
-        assert {reply.status_code for reply in found.values()} == {200, 404}
-        assert len({run_id[:2] for run_id, reply in found.items() if reply.status_code == 200}) == 1
+        # What it had finished is still there.
+        assert {httpx.get(f"{server.url}/v1/runs/{run_id}/result").content for run_id in ids} == {BODY.upper()}
         post(server, "upper", 8)
-    assert not list((tmp_path / "spool").iterdir())
+    assert_left_clean(tmp_path / "spool")
 
 
 def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     # The next start clears what was left.
     with serving(tmp_path / "spool", workers=2) as again:
         assert again.get("/readyz") == b"ready\n"
-    assert not list((tmp_path / "spool").iterdir())
+    assert_left_clean(tmp_path / "spool")
 
 
 def test_sigterm_lets_every_worker_finish(tmp_path: Path) -> None:
@@ -127,28 +130,3 @@ def test_sigterm_lets_every_worker_finish(tmp_path: Path) -> None:
         assert client.returncode == 0
     assert server.process.wait(20) == 0
     server.stop()
-
-
-def test_a_relayed_answer_that_breaks_off_stays_broken(tmp_path: Path) -> None:
-    with serving(tmp_path / "spool", workers=2) as server:
-        big = BODY * 40
-        ids = []
-        for _ in range(10):
-            reply = httpx.post(f"{server.transform}?deliver=whole", content=big, timeout=60)
-            ids.append(reply.headers["weir-run-id"])
-        broken = 0
-        owners = dict(zip(("00", "01"), sorted(worker_pids(server)), strict=True))
-        for run_id in ids:
-            with httpx.Client() as client, client.stream("GET", f"{server.url}/v1/runs/{run_id}/result") as result:
-                pieces = result.iter_raw(1000)
-                next(pieces)
-                os.kill(owners[run_id[:2]], signal.SIGSTOP)
-                os.kill(owners[run_id[:2]], signal.SIGKILL)
-                try:
-                    received = 1000 + sum(map(len, pieces))
-                except httpx.TransportError:
-                    broken += 1
-                else:
-                    assert received == len(big), "cut short without an error"
-            break
-        assert broken == 1

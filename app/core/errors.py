@@ -25,6 +25,7 @@ CODES: dict[str, str] = {
     "corrupt_input": "The input cannot be decoded",
     "bad_computation": "An expression failed on the data",
     # limits
+    "object_too_large": "The result is larger than the parts of one object can be",
     "body_too_large": "The body is larger than MAX_BODY",
     "expansion_too_large": "The data expands more than MAX_EXPANSION allows",
     "page_too_large": "One indivisible piece of the input is larger than the memory that was admitted for it",
@@ -42,7 +43,13 @@ CODES: dict[str, str] = {
     "sink_failed": "The result could not be written",
     "source_failed": "The input could not be read",
     "server_failed": "The server failed",
+    "state_failed": "The state of runs could not be read or written",
+    "interrupted": "The server ended before the run did",
+    "key_reused": "The Idempotency-Key was used for another request",
     # resources
+    "forbidden": "This is not allowed",
+    "store_failed": "The object store failed",
+    "object_changed": "The object changed while it was read",
     "not_found": "There is no such resource",
     "gone": "The resource is no longer kept",
     "conflict": "The resource is not in a state that allows this",

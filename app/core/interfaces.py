@@ -88,10 +88,13 @@ class KeepsLength(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a sink has committed. ``digest`` is the SHA-256 of the bytes in lower-case hex, where the sink made one."""
+    """What a sink has committed. ``digest`` is the SHA-256 of the bytes in lower-case hex, where the sink made one;
+    ``etag`` and ``parts`` are those of an object in a store."""
 
     nbytes: int
     digest: str | None = None
+    etag: str | None = None
+    parts: int = 0
 
 
 class Sink(Protocol):

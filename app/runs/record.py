@@ -17,8 +17,8 @@ State = Literal["accepted", "running", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-MODES = ("stream", "whole")
-"""How a result is delivered: while it is made, or once it is whole."""
+MODES = ("stream", "whole", "sink", "async")
+"""How a result is delivered: while it is made, once it is whole, to a store, or when its client comes back for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,20 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The record of one run. Times are seconds; ``created_at`` is a Unix time; ``source`` and
-    ``target`` name the formats. ``rows_*`` are None for raw bytes;
-    ``rejected`` counts the rejected rows by code."""
+    """The record of one run. Times are seconds; ``created_at`` is a Unix time; ``source`` and ``target`` name the
+    formats; ``input`` and ``sink`` are the objects where they are in stores. ``rows_*`` are None for raw bytes;
+    ``rejected`` counts the rejected rows by code. ``attempt`` counts the servers that began it."""
 
     id: str
     mode: str
     pipeline: str
     source: str
     target: str
-    worst_case_bytes: int
     created_at: float
+    worst_case_bytes: int = 0
+    input: str | None = None
+    sink: str | None = None
+    attempt: int = 1
     state: State = "accepted"
     input_bytes: int = 0
     output_bytes: int = 0
@@ -72,11 +75,34 @@ class Run:
     stages: tuple[StageTime, ...] = ()
     bottleneck: str | None = None
     digest: str | None = None
+    etag: str | None = None
+    parts: int = 0
     error: RunError | None = None
 
     def document(self) -> dict[str, Any]:
         """The record as JSON shows it."""
         return dataclasses.asdict(self)
+
+
+def run_of_document(document: Mapping[str, Any]) -> Run:
+    """The record that ``Run.document`` gave. What this version does not know is left out."""
+    known = {field.name for field in dataclasses.fields(Run)}
+    values = {name: value for name, value in document.items() if name in known}
+    error = values.get("error")
+    return Run(
+        **values
+        | {
+            "stages": tuple(StageTime(**stage) for stage in values.get("stages", ())),
+            "error": None if error is None else RunError(**error),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The flow is made; this is the most it will hold."""
+
+    worst_case_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +138,31 @@ class Failed:
     error: Refusal
 
 
-RunEvent = Started | Progressed | Committed | Failed
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The process that had it is gone; it begins again from its input's beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Its server shuts down, and leaves it to the next one."""
+
+
+RunEvent = Prepared | Started | Progressed | Committed | Failed | Restarted | Released
 
 _NEXT: dict[tuple[State, type[RunEvent]], State] = {
+    ("accepted", Prepared): "accepted",
     ("accepted", Started): "running",
+    ("accepted", Restarted): "accepted",
+    ("running", Restarted): "accepted",
+    ("accepted", Released): "accepted",
+    ("running", Released): "accepted",
     ("accepted", Failed): "failed",
     ("running", Progressed): "running",
     ("running", Committed): "succeeded",
     ("running", Failed): "failed",
 }
+_KEPT_BY_A_RESTART = ("id", "mode", "pipeline", "source", "target", "created_at", "input", "sink")
 _CANCELLING = frozenset({"client_gone", "cancelled", "shutting_down"})
 """The codes of failures that are somebody's wish, not a fault."""
 
@@ -135,10 +177,24 @@ def advance(run: Run, event: RunEvent) -> Run:
     except KeyError:
         raise ValueError(f"a run that is {run.state} cannot have {type(event).__name__}") from None
     elapsed_s = time.time() - run.created_at
+    if isinstance(event, Prepared):
+        return dataclasses.replace(run, worst_case_bytes=event.worst_case_bytes)
+    if isinstance(event, Restarted | Released):
+        kept = {name: getattr(run, name) for name in _KEPT_BY_A_RESTART}
+        return Run(**kept, state=state, attempt=run.attempt + isinstance(event, Restarted))
     if isinstance(event, Started):
         return dataclasses.replace(run, state=state, admission_wait_s=event.admission_wait_s)
     if isinstance(event, Committed):
-        return dataclasses.replace(run, state=state, digest=event.receipt.digest, elapsed_s=elapsed_s)
+        receipt = event.receipt
+        return dataclasses.replace(
+            run,
+            state=state,
+            output_bytes=receipt.nbytes,
+            digest=receipt.digest,
+            etag=receipt.etag,
+            parts=receipt.parts,
+            elapsed_s=elapsed_s,
+        )
     if isinstance(event, Failed):
         refusal = event.error
         error = RunError(refusal.code, refusal.detail, refusal.line, refusal.byte, refusal.column)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt
 from app.pipeline import Flow
 from app.runs.book import Book, Entry
-from app.runs.record import Committed, Failed, Progressed, Run, RunEvent, Started, advance
+from app.runs.record import (
+    Committed,
+    Failed,
+    Prepared,
+    Progressed,
+    Released,
+    Run,
+    RunEvent,
+    Started,
+    advance,
+)
+
+log = logging.getLogger("weir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,9 @@ class Account:
     spooled_bytes: Callable[[], int] = lambda: 0
 
 
+Settle = Callable[[Receipt | None], Coroutine[Any, Any, None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Runner:
     """Runs flows within ``budget``. ``observe`` sees every record that became final; ids begin with ``prefix``."""
@@ -39,25 +55,17 @@ class Runner:
     observe: Callable[[Run], None]
     prefix: str = ""
 
-    def accept(self, flow: Flow, *, mode: str, pipeline: str, source: str, target: str) -> Entry:
-        """Open an entry in the book for a flow that is about to be admitted."""
-        return self.book.add(
-            Run(
-                id=self.prefix + secrets.token_hex(8)[len(self.prefix) :],
-                mode=mode,
-                pipeline=pipeline,
-                source=source,
-                target=target,
-                worst_case_bytes=flow.worst_case_bytes,
-                created_at=time.time(),
-            )
-        )
+    def new_id(self) -> str:
+        """An id for a run of this process."""
+        return self.prefix + secrets.token_hex(8)[len(self.prefix) :]
 
-    async def execute(self, entry: Entry, flow: Flow, account: Account) -> Receipt:
-        """Admit and run ``flow``; the record is final when this returns or raises.
+    async def execute(self, entry: Entry, flow: Flow, account: Account, settle: Settle) -> Receipt:
+        """Admit and run ``flow``; the record is final when this returns or raises, and durable unless the run only
+        streamed.
 
+        ``settle`` keeps what the run left, before its end is recorded; it gets the receipt, or None after a failure.
         Raises what the flow raises. A cancellation leaves the record ``cancelled``, with ``entry.reason`` as its cause
-        if somebody gave one.
+        if somebody gave one; when that is the server's own end, a run that can be done again is left to the next server.
         """
 
         def progress() -> RunEvent:
@@ -71,30 +79,71 @@ class Runner:
                 lanes=flow.options.lanes,
             )
 
-        def end(event: RunEvent) -> None:
-            if entry.run.state == "running":
-                entry.run = advance(entry.run, progress())
-            entry.run = advance(entry.run, event)
-            self.book.end(entry)
-            self.observe(entry.run)
-
         task = asyncio.current_task()
         assert task is not None
         entry.stop = task.cancel
+        entry.run = advance(entry.run, Prepared(flow.worst_case_bytes))
         try:
             async with self.budget.admit(flow.worst_case_bytes) as wait_s:
                 entry.run = advance(entry.run, Started(wait_s))
                 entry.look = lambda: advance(entry.run, progress())
                 entry.edges = lambda: flow.statistics().edges
                 receipt = await flow.run()
-        except Refusal as refusal:
-            end(Failed(refusal))
-            raise
-        except asyncio.CancelledError:
-            end(Failed(entry.reason or Refusal("cancelled", "the run was cancelled")))
-            raise
+                # There is a result now: who cancels from here on comes too late.
+                entry.stop, entry.settling = None, True
+                await _to_its_end(settle(receipt))
         except BaseException as error:
-            end(Failed(Refusal("stage_failed", f"{type(error).__name__}: {error}")))
+            if entry.run.state == "running":
+                entry.run = advance(entry.run, progress())
+            await self._fail(entry, error, settle)
             raise
-        end(Committed(receipt))
+        entry.run = advance(entry.run, progress())
+        await _to_its_end(self._end(entry, Committed(receipt)))
         return receipt
+
+    async def refuse(self, entry: Entry, refusal: Refusal) -> None:
+        """The run cannot even be begun."""
+        await self._end(entry, Failed(refusal))
+
+    async def conclude(self, entry: Entry, receipt: Receipt) -> None:
+        """The run had succeeded when its server went down."""
+        if entry.run.state == "accepted":
+            entry.run = advance(entry.run, Started(0.0))
+        await self._end(entry, Committed(receipt))
+
+    async def _fail(self, entry: Entry, error: BaseException, settle: Settle) -> None:
+        if isinstance(error, Refusal):
+            refusal = error
+        elif isinstance(error, asyncio.CancelledError):
+            refusal = entry.reason or Refusal("cancelled", "the run was cancelled")
+            if refusal.code == "shutting_down" and entry.asked is not None:
+                entry.run = advance(entry.run, Released())
+                self.book.release(entry)
+                return
+        else:
+            refusal = Refusal("stage_failed", f"{type(error).__name__}: {error}")
+        if not entry.settling:
+            try:
+                await settle(None)
+            except Exception as another:
+                log.warning("what run %s left could not be kept: %s", entry.run.id, another)
+        await self._end(entry, Failed(refusal))
+
+    async def _end(self, entry: Entry, event: RunEvent) -> None:
+        entry.run = advance(entry.run, event)
+        written = self.book.end(entry)
+        self.observe(entry.run)
+        if entry.run.mode != "stream":
+            await written
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work``, whoever cancels meanwhile."""
+    task, waiter = asyncio.ensure_future(work), asyncio.current_task()
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            if waiter is not None:
+                waiter.uncancel()
+    task.result()

@@ -49,6 +49,11 @@ class RejectsLog:
                 self._file = self._spool.open()
             self._file.append(lines.encode("utf-8", "replace"))
 
+    @property
+    def file(self) -> SpoolFile | None:
+        """The file that they are in; None if there was none."""
+        return self._file
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Up to ``nbytes`` at ``offset``."""
         return b"" if self._file is None else self._file.read(offset, nbytes)

@@ -30,13 +30,16 @@ _MOST_RECYCLED = 16
 
 @dataclass(frozen=True, slots=True)
 class SpoolStatistics:
-    """A snapshot. ``recycled_bytes`` are on disk beside ``used_bytes``, in files that wait to be written over."""
+    """A snapshot. ``recycled_bytes`` are on disk beside ``used_bytes``, in files that wait to be written over;
+    ``kept_bytes`` are among the used ones."""
 
     used_bytes: int
     limit_bytes: int
     open_files: int
     overflows: int
     recycled_bytes: int
+    kept_bytes: int
+    kept_files: int
 
 
 class Spool:
@@ -55,6 +58,8 @@ class Spool:
         self._used_bytes = 0
         self._open_files = 0
         self._overflows = 0
+        self._kept_bytes = 0
+        self._kept_files = 0
         self._recycled: list[tuple[int, int]] = []  # bytes on disk, descriptor: the smallest first
         self._guard = threading.Lock()
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="weir-close")
@@ -86,7 +91,29 @@ class Spool:
         """What is on disk, now."""
         with self._guard:
             recycled = sum(disk_bytes for disk_bytes, _ in self._recycled)
-            return SpoolStatistics(self._used_bytes, self._limit_bytes, self._open_files, self._overflows, recycled)
+            return SpoolStatistics(
+                self._used_bytes,
+                self._limit_bytes,
+                self._open_files,
+                self._overflows,
+                recycled,
+                self._kept_bytes,
+                self._kept_files,
+            )
+
+    def keep(self, nbytes: int) -> None:
+        """Count a file that stands beside the spool, and takes of its limit."""
+        with self._guard:
+            self._used_bytes += nbytes
+            self._kept_bytes += nbytes
+            self._kept_files += 1
+
+    def drop(self, nbytes: int) -> None:
+        """Such a file is gone. One may be dropped by another process than kept it: the sum over all is right."""
+        with self._guard:
+            self._used_bytes -= nbytes
+            self._kept_bytes -= nbytes
+            self._kept_files -= 1
 
     # What its files call.
 
@@ -116,13 +143,14 @@ class Spool:
             os.close(fd)  # here and now: whoever asks needs the room
         return bool(given_up)
 
-    def retire(self, fd: int, nbytes: int, disk_bytes: int) -> None:
+    def retire(self, fd: int, nbytes: int, disk_bytes: int, *, again: bool) -> None:
         """See ``spool_file.Owner``."""
         with self._guard:
             self._used_bytes -= nbytes
             self._open_files -= 1
-            insort(self._recycled, (disk_bytes, fd))
-            surplus = self._surplus()
+            if again:
+                insort(self._recycled, (disk_bytes, fd))
+            surplus = [*self._surplus(), *([] if again else [fd])]
         self._close_all(surplus)
 
     def _surplus(self) -> list[int]:

@@ -7,6 +7,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from app.core.errors import Refusal
@@ -27,8 +28,9 @@ class Owner(Protocol):
         """The disk is full: give up what is only kept to be used again. False if there was nothing."""
         ...
 
-    def retire(self, fd: int, nbytes: int, disk_bytes: int) -> None:
-        """A file is done with: it held ``nbytes``, and takes ``disk_bytes`` on disk."""
+    def retire(self, fd: int, nbytes: int, disk_bytes: int, *, again: bool) -> None:
+        """A file is done with: it held ``nbytes``, and takes ``disk_bytes`` on disk. It may be used ``again`` unless it
+        got a name."""
         ...
 
 
@@ -47,6 +49,7 @@ class SpoolFile:
         self._guard = threading.Lock()
         self._users = 0
         self._closed = False
+        self._named = False
         self.nbytes = 0
 
     @property
@@ -98,6 +101,22 @@ class SpoolFile:
                 os.ftruncate(fd, self.nbytes)
                 self._disk_bytes = self.nbytes
 
+    def link(self, path: Path) -> None:
+        """Make what was appended durable, and give it a name; the file then outlives this process."""
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with self.held() as fd:
+                os.fsync(fd)
+                try:
+                    # By a descriptor of the directory: only then does Python call linkat(2), which follows the link.
+                    os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
+                except FileNotFoundError:
+                    _copy(fd, path)  # a file system without O_TMPFILE: what was unlinked cannot be linked again
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self._named = True
+
     def close(self) -> None:
         """Give the file back, once nobody uses it. May be called twice."""
         with self._guard:
@@ -112,7 +131,7 @@ class SpoolFile:
             self._users -= 1
             last = self._closed and not self._users
         if last:
-            self._owner.retire(self._fd, self.nbytes, self._disk_bytes)
+            self._owner.retire(self._fd, self.nbytes, self._disk_bytes, again=not self._named)
 
     def _write(self, fd: int, view: memoryview) -> None:
         written = 0
@@ -124,3 +143,13 @@ class SpoolFile:
                     raise
                 if not self._owner.make_room():
                     raise Refusal("spool_full", "the disk under SPOOL_DIR is full") from error
+
+
+def _copy(fd: int, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    with partial.open("wb") as copy:
+        os.lseek(fd, 0, os.SEEK_SET)
+        while os.sendfile(copy.fileno(), fd, None, 1 << 30):
+            pass
+        os.fsync(copy.fileno())
+    os.rename(partial, path)

@@ -23,14 +23,15 @@ STATUS: dict[str, int] = {
         ),
         400,
     ),
+    "forbidden": 403,
     "not_found": 404,
     "not_acceptable": 406,
     "too_slow": 408,
-    "conflict": 409,
+    **dict.fromkeys(("conflict", "object_changed"), 409),
     "gone": 410,
     "precondition_failed": 412,
     "range_not_satisfiable": 416,
-    **dict.fromkeys(("body_too_large", "expansion_too_large", "page_too_large", "never_fits"), 413),
+    **dict.fromkeys(("body_too_large", "expansion_too_large", "page_too_large", "never_fits", "object_too_large"), 413),
     "unsupported_type": 415,
     **dict.fromkeys(
         (
@@ -45,11 +46,15 @@ STATUS: dict[str, int] = {
             "truncated_input",
             "corrupt_input",
             "bad_computation",
+            "key_reused",
         ),
         422,
     ),
     **dict.fromkeys(("stage_failed", "sink_failed", "source_failed", "server_failed"), 500),
-    **dict.fromkeys(("budget_full", "shutting_down", "client_gone", "cancelled", "stalled"), 503),
+    "store_failed": 502,
+    **dict.fromkeys(
+        ("interrupted", "state_failed", "budget_full", "shutting_down", "client_gone", "cancelled", "stalled"), 503
+    ),
     "spool_full": 507,
 }
 

@@ -101,6 +101,11 @@ def accepted_coding(header: str, format: Format) -> str | None:
     return best if best_weight >= identity else None
 
 
+def preferred(header: str) -> set[str]:
+    """The preferences that a ``Prefer`` header names (RFC 7240), without their values."""
+    return {element.partition(";")[0].partition("=")[0].strip().lower() for element in header.split(",")} - {""}
+
+
 def _weighted(header: str) -> Iterable[tuple[str, float]]:
     """Elements of a list header with their ``q`` weights, the heaviest first; equals in the order written."""
     elements: list[tuple[str, float]] = []

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
-from app.core.errors import Refusal, known
-from app.plan import FORMATS, ON_ERROR, READABLE, STEPS, Plan, plan_of_query, plan_of_text, with_pipeline
-from app.runs.book import Book
-from app.stores.pipelines import stored_pipeline
-from app.web.kept import kept_response
-from app.web.transform import TransformResponse, Workshop
-
-_PIECE_BYTES = 256 * 1024
-_WAIT_S = 60.0
+from app.core.errors import known
+from app.orders.desk import Desk
+from app.orders.workshop import Workshop
+from app.plan import FORMATS, ON_ERROR, READABLE, STEPS
+from app.web.asking import Asked, ask
+from app.web.transform import TransformResponse
 
 
 class Health:
@@ -37,23 +32,17 @@ class Health:
         self.started_at = time.time()
 
 
-def transform_routes(workshop: Workshop, pipelines_dir: Path | None) -> APIRouter:
+def transform_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> APIRouter:
     """``/v1/transform``. It takes no body parameter: the response reads the body itself, page by page."""
     router = APIRouter(tags=["transform"])
 
-    def plan_of(request: Request) -> Callable[[], Awaitable[Plan]]:
-        async def plan() -> Plan:
-            asked = plan_of_query(parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=200))
-            if asked.pipeline is None:
-                return asked
-            text = await stored_pipeline(pipelines_dir, asked.pipeline)
-            return with_pipeline(asked, plan_of_text(text, asked.pipeline))
-
-        return plan
+    def ask_of(request: Request) -> Callable[[], Awaitable[Asked]]:
+        items = parse_qsl(request.url.query, keep_blank_values=True, max_num_fields=200)
+        return lambda: ask(tuple(items), pipelines_dir)
 
     async def transform(request: Request) -> Response:
         file_name = request.path_params.get("file_name", "")
-        return TransformResponse(workshop, plan_of(request), file_name=file_name)
+        return TransformResponse(workshop, desk, ask_of(request), file_name=file_name)
 
     for path, shown in (("/v1/transform", True), ("/v1/transform/{file_name}", False)):
         for method in ("POST", "PUT"):
@@ -69,65 +58,6 @@ def transform_routes(workshop: Workshop, pipelines_dir: Path | None) -> APIRoute
                 openapi_extra=_OPENAPI,
                 responses=_RESPONSES,
             )
-    return router
-
-
-def run_routes(book: Book, io_executor: Executor) -> APIRouter:
-    """``/v1/runs``. Files are read on ``io_executor``."""
-    router = APIRouter(prefix="/v1/runs", tags=["runs"])
-
-    @router.get("", summary="The latest runs, newest first")
-    async def list_runs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JSONResponse:
-        return JSONResponse({"runs": [run.document() for run in book.newest(limit)]})
-
-    @router.get("/{run_id}", summary="One run; wait=SECONDS waits for its end, that long at most")
-    async def get_run(run_id: str, wait: Annotated[float, Query(ge=0, le=_WAIT_S)] = 0.0) -> JSONResponse:
-        entry = book.find(run_id)
-        if wait and not entry.ended.is_set():
-            await asyncio.wait((asyncio.ensure_future(entry.ended.wait()),), timeout=wait)
-        return JSONResponse(entry.now().document(), headers={"Weir-Run-Id": run_id})
-
-    @router.get("/{run_id}/rejects", summary="Quarantined rows as NDJSON: line, byte, column, code, detail, text")
-    async def get_rejects(run_id: str) -> Response:
-        entry = book.find(run_id)
-        kept = entry.rejects
-        if kept is None:
-            raise Refusal("not_found", f"run {run_id} keeps no rejects: it did not run with on_error=quarantine")
-
-        async def pieces() -> AsyncIterator[bytes]:
-            loop = asyncio.get_running_loop()
-            for offset in range(0, kept.nbytes, _PIECE_BYTES):
-                yield await loop.run_in_executor(io_executor, kept.read, offset, _PIECE_BYTES)
-
-        return StreamingResponse(pieces(), media_type="application/x-ndjson", headers={"Weir-Run-Id": run_id})
-
-    @router.head("/{run_id}/result", include_in_schema=False)
-    @router.get(
-        "/{run_id}/result",
-        summary="The kept result of a run with deliver=whole: ranges, ETag, Repr-Digest, HEAD",
-        response_class=Response,
-    )
-    async def get_result(run_id: str) -> Response:
-        entry = book.find(run_id)
-        run, result = entry.now(), entry.result
-        if result is not None:
-            headers = [(b"weir-run-id", run_id.encode())]
-            if result.coding is not None:
-                headers.append((b"content-encoding", result.coding.encode()))
-            return kept_response(result, io_executor, headers)
-        if not entry.ended.is_set():
-            raise Refusal("conflict", f"run {run_id} is {run.state}: its result is not whole yet", retry_after_s=1)
-        if run.state != "succeeded":
-            raise Refusal("conflict", f"run {run_id} has {run.state}, it has no result")
-        if entry.expired and run.mode == "whole":
-            raise Refusal("gone", f"the result of run {run_id} is older than RESULT_TTL and was dropped")
-        raise Refusal("not_found", f"run {run_id} kept no result: it did not run with deliver=whole")
-
-    @router.delete("/{run_id}", status_code=204, summary="Cancel a run and forget it")
-    async def delete_run(run_id: str) -> Response:
-        book.forget(book.find(run_id))
-        return Response(status_code=204)
-
     return router
 
 
@@ -178,6 +108,8 @@ _PARAMETERS = [
     ("on_error", f"what becomes of bad rows: {known(ON_ERROR)}"),
     ("max_errors", "rows, or a percentage: more bad rows than this fail the run"),
     ("deliver", "`whole`: all or nothing, with Content-Length, Repr-Digest and ETag"),
+    ("sink", "`s3://bucket/key` or `store:NAME/key`: the result goes there, the answer is 201 with a receipt"),
+    ("overwrite", "`false`: an object that is there already makes the run fail (as does If-None-Match: *)"),
     *((step.name, f"step: {step.does}" + (f" ({step.argument})" if step.argument else "")) for step in STEPS.values()),
 ]
 _OPENAPI: dict[str, Any] = {
@@ -192,10 +124,15 @@ _OPENAPI: dict[str, Any] = {
 _PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "the result, as a stream", "content": {"application/octet-stream": {}}},
+    201: {"description": "with `sink=`: the object's URL, bytes, rows, parts, ETag and digest"},
+    202: {"description": "with `Prefer: respond-async`: the run goes on, Location tells where"},
     400: {"description": "the pipeline is wrong", **_PROBLEM},
+    403: {"description": "the store may not be used, see S3_ALLOW", **_PROBLEM},
+    412: {"description": "the object is there already", **_PROBLEM},
     413: {"description": "too large for a limit, which is named", **_PROBLEM},
     415: {"description": "unknown content type or coding", **_PROBLEM},
     422: {"description": "bad data: line, byte, column", **_PROBLEM},
+    502: {"description": "the object store failed, also when tried again", **_PROBLEM},
     503: {"description": "the memory budget is taken; Retry-After tells when to come again", **_PROBLEM},
     507: {"description": "the disk spool is full", **_PROBLEM},
 }

@@ -1,4 +1,4 @@
-"""``/v1/transform``: the body comes in, the result goes out while it does.
+"""``/v1/transform``: the body comes in, the result goes out while it does, or to a store, or is kept until it is fetched.
 
 The response is a sink and the body is a source; one task runs the flow between them and one watches for the client's
 leaving. Nothing stands between the flow and the server.
@@ -7,66 +7,52 @@ leaving. Nothing stands between the flow and the server.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Refusal
-from app.core.interfaces import Receipt, Sink, Source
-from app.pipeline import Flow, FlowOptions
-from app.plan import FORMATS, BuildOptions, Built, Plan, build, sniff
-from app.runs.book import Entry, Result
-from app.runs.runner import Account, Runner
+from app.core.interfaces import Receipt
+from app.orders.desk import Desk
+from app.orders.order import Order
+from app.orders.result import ResultSink
+from app.orders.workshop import Workshop, account_of, object_name
+from app.plan import FORMATS, Plan, build, sniff
+from app.runs.book import Entry
+from app.runs.record import Run
+from app.runs.runner import Settle
 from app.sinks.overflow import Overflow
 from app.sinks.rejects import RejectsLog
 from app.sinks.response import ResponseSink
 from app.sinks.spooled import SpooledSink
 from app.sources.request import RequestBody, body_too_large
-from app.sources.spooled import spooled_pages
-from app.stores.spool import Spool
+from app.stores.kept import KeptBytes, SpooledBytes
+from app.stores.objects import Writing
+from app.web.asking import Asked
 from app.web.errors import problem
-from app.web.kept import kept_response
+from app.web.kept import repr_digest, send_answer
 from app.web.negotiation import (
     accepted_coding,
     content_codings,
     ends_its_body_early,
     file_name_of,
+    preferred,
     with_source,
     with_target,
 )
 from app.web.protocol.exchange import Exchange
 from app.web.ranges import Answer, Slice
+from app.web.receipts import accepted_response, receipt_response
 
 _LOOK_EVERY_S = 0.5
 """How often a run is looked at for a client that neither reads nor leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransformOptions:
-    """What the operator set for every request."""
-
-    build: BuildOptions
-    high_water_bytes: int
-    lanes: int
-    max_body_bytes: int
-    idle_s: float
-    socket_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a request needs of the process."""
-
-    runner: Runner
-    spool: Spool
-    executor: Executor
-    io_executor: Executor
-    options: TransformOptions
 
 
 class TransformResponse(Response):
@@ -77,18 +63,19 @@ class TransformResponse(Response):
     framing, so that no client takes it for whole.
     """
 
-    def __init__(self, workshop: Workshop, plan: Callable[[], Awaitable[Plan]], *, file_name: str) -> None:
-        """``plan`` is called when the response runs, and may refuse. ``file_name`` is the URL's last segment."""
+    def __init__(self, workshop: Workshop, desk: Desk, ask: Callable[[], Awaitable[Asked]], *, file_name: str) -> None:
+        """``ask`` is called when the response runs, and may refuse. ``file_name`` is the URL's last segment."""
         super().__init__()
         self._workshop = workshop
-        self._plan = plan
+        self._desk = desk
+        self._ask = ask
         self._file_name = file_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request; see the class."""
-        exchange = _Exchange(self._workshop, Headers(scope=scope), scope, receive, send)
+        exchange = _Exchange(self._workshop, self._desk, Headers(scope=scope), scope, receive, send)
         try:
-            await exchange.run(self._plan, self._file_name)
+            await exchange.run(self._ask, self._file_name)
         except Refusal as refusal:
             if exchange.answered:
                 return  # incomplete on purpose
@@ -98,8 +85,11 @@ class TransformResponse(Response):
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, workshop: Workshop, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, workshop: Workshop, desk: Desk, headers: Headers, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._shop = workshop
+        self._desk = desk
         self._headers = headers
         self._scope = scope
         self._receive = receive
@@ -119,10 +109,11 @@ class _Exchange:
         """The run's id, once there is a run."""
         return None if self._entry is None else self._entry.run.id
 
-    async def run(self, plan_of: Callable[[], Awaitable[Plan]], file_name: str) -> None:
+    async def run(self, ask: Callable[[], Awaitable[Asked]], file_name: str) -> None:
         """Read the words, the head and, where they do not tell, the first bytes; then run the flow."""
         options = self._shop.options
-        plan = await plan_of()
+        asked = await ask()
+        plan = asked.plan
         length = self._headers.get("content-length", "")
         if length.isdecimal() and int(length) > options.max_body_bytes:
             raise body_too_large(options.max_body_bytes)
@@ -147,44 +138,54 @@ class _Exchange:
             if plan.source is None:
                 plan = replace(plan, source=sniff(await body.peek()) if plan.needs_rows else FORMATS["bytes"])
             plan = replace(plan, target=plan.target or plan.source)
-            await self._flow(plan, body, codings)
+            if self._headers.get("if-none-match", "").strip() == "*":
+                plan = replace(plan, overwrite=False)
+            if "respond-async" in preferred(self._headers.get("prefer", "")):
+                await self._take(replace(asked, plan=plan), body, codings)
+            elif plan.sink is not None:
+                await self._to_store(plan, plan.sink, body, codings)
+            elif plan.whole:
+                await self._keep(plan, body, codings)
+            else:
+                await self._stream(plan, body, codings)
         finally:
             body.close()
 
-    async def _flow(self, plan: Plan, body: RequestBody, codings: Sequence[str]) -> None:
+    async def _stream(self, plan: Plan, body: RequestBody, codings: Sequence[str]) -> None:
+        """The result goes out while it is made; or once it is whole, to clients that could not bear it otherwise."""
+        if "idempotency-key" in self._headers:
+            raise Refusal(
+                "bad_argument",
+                "Idempotency-Key is for results that are kept: with Prefer: respond-async, deliver=whole or sink=",
+            )
         shop, options = self._shop, self._shop.options
-        rejects = RejectsLog(shop.spool)
-        assert plan.source is not None
-        assert plan.target is not None
-        packs = any(planned.step.takes == "pack" for planned in plan.steps)
-        coding = None if packs else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
-        built = build(plan, options.build, decode=codings, encode=coding, keep=rejects.keep)
-        kept = plan.whole
-        whole = kept or self._scope.get("http_version") == "1.0"
-        whole = whole or ends_its_body_early(
-            self._headers.get("user-agent", ""), self._headers.get("content-length", "")
-        )
-        headers: list[tuple[bytes, bytes]] = []
-        trailers = "http.response.trailers" in self._scope.get("extensions", {})
-        if not whole:
+        async with self._rejects(plan) as rejects:
+            coding = self._coding(plan)
+            built = build(plan, options.build, decode=codings, encode=coding, keep=rejects.keep)
+            whole = self._scope.get("http_version") == "1.0" or ends_its_body_early(
+                self._headers.get("user-agent", ""), self._headers.get("content-length", "")
+            )
+            headers = self._result_headers(plan, coding)
+            source = shop.from_its_end(built, body.pages())
+            if whole:
+                spooled = SpooledSink(shop.spool, shop.io_executor)
+                flow = shop.flow(built, source, spooled, outside_bytes=self._socket_bytes)
+                entry = await self._open(self._record(plan, "whole"), headers)
+                try:
+                    settle = self._settling(entry, plan, rejects)
+                    work = shop.runner.execute(entry, flow, account_of(built), settle)
+                    receipt = await self._watched(entry, body, work)
+                    with SpooledBytes(spooled.file) as bytes_of:
+                        await self._deliver(bytes_of, built.media_type, receipt.digest or "", headers)
+                finally:
+                    spooled.file.close()
+                return
+            trailers = "http.response.trailers" in self._scope.get("extensions", {})
             headers.append((b"content-type", built.media_type.encode()))
             length = self._headers.get("content-length", "")
             if length and built.keeps_length and not body.is_form and not trailers:
                 headers.append((b"content-length", length.encode()))
-        if coding is not None:
-            headers.append((b"content-encoding", coding.encode()))
-        if plan.target.text and plan.target.name != "bytes" and not packs:
-            headers.append((b"vary", b"Accept-Encoding"))
-
-        source: Source = body.pages()
-        if built.read_file is not None:
-            source = spooled_pages(source, shop.spool, built.read_file, shop.io_executor)
-        overflow: Overflow | None = None
-        sink: Sink
-        if whole:
-            spooled = sink = SpooledSink(shop.spool, shop.io_executor)
-        else:
-            response = sink = self._sink = ResponseSink(
+            response = self._sink = ResponseSink(
                 self._send,
                 headers=lambda: headers,
                 page_bytes=options.build.page_bytes,
@@ -199,40 +200,189 @@ class _Exchange:
                 upload_open=lambda: body.open,
                 progressed_at=lambda: response.progressed_at,
             )
-        flow = Flow(
-            source,
-            built.stages,
-            sink,
-            shop.executor,
-            FlowOptions(built.page_bytes, max(options.high_water_bytes, built.page_bytes), options.lanes),
-            # The kernel doubles what it is asked for, to have room for its own headers; there is one buffer each way.
-            outside_bytes=built.outside_bytes + 4 * options.socket_bytes,
-            last_edge=overflow,
-        )
-        mode = "whole" if whole else "stream"
-        entry = self._entry = shop.runner.accept(
-            flow, mode=mode, pipeline=plan.describe(), source=plan.source.name, target=plan.target.name
-        )
-        entry.rejects = rejects if plan.on_error == "quarantine" else None
-        headers.append((b"weir-run-id", entry.run.id.encode()))
-        if kept:
-            headers.append((b"content-location", f"/v1/runs/{entry.run.id}/result".encode()))
-        account = _account(built, overflow)
-        try:
-            receipt = await self._watched(entry, body, shop.runner.execute(entry, flow, account))
-            if whole:
-                result = Result(spooled.file, built.media_type, coding, receipt.digest or "", time.time())
-                if kept:
-                    shop.runner.book.keep(entry, result)
-                self._whole_started = True
-                await self._deliver(result, headers)
-        finally:
-            if overflow is not None:
+            flow = shop.flow(built, source, response, outside_bytes=self._socket_bytes, last_edge=overflow)
+            entry = await self._open(self._record(plan, "stream"), headers)
+            account = account_of(built, lambda: overflow.spooled_bytes)
+            try:
+                work = shop.runner.execute(entry, flow, account, self._settling(entry, plan, rejects))
+                await self._watched(entry, body, work)
+            finally:
                 overflow.drop()
-            if whole and entry.result is None:
-                spooled.file.close()
-            if entry.rejects is None:
-                rejects.close()
+
+    async def _keep(self, plan: Plan, body: RequestBody, codings: Sequence[str]) -> None:
+        """All or nothing: the result is kept with the run, and sent once it is whole."""
+        shop = self._shop
+        async with self._rejects(plan) as rejects:
+            coding = self._coding(plan)
+            built = build(plan, shop.options.build, decode=codings, encode=coding, keep=rejects.keep)
+            run = self._record(plan, "whole")
+            entry = await self._open(run, [])
+            if entry.run.id == run.id:
+                writing = Writing(f"{run.id}.1", built.media_type, coding)
+                sink = shop.result_sink(run.id, writing, built, self._length(body))
+                source = shop.from_its_end(built, body.pages())
+                flow = shop.flow(built, source, sink, outside_bytes=self._socket_bytes)
+                settle = self._settling(entry, plan, rejects, sink, built.media_type, coding)
+                work = shop.runner.execute(entry, flow, account_of(built), settle)
+                await self._watched(entry, body, work)
+            result = entry.result
+            if result is None:
+                raise Refusal("gone", f"the result of run {entry.run.id} is no longer kept")
+            headers = self._result_headers(plan, result.coding)
+            headers.append((b"weir-run-id", entry.run.id.encode()))
+            headers.append((b"content-location", f"/v1/runs/{entry.run.id}/result".encode()))
+            loop = asyncio.get_running_loop()
+            kept = await loop.run_in_executor(shop.io_executor, shop.shelf.open, result.place)
+            try:
+                await self._deliver(kept, result.media_type, result.digest, headers)
+            finally:
+                kept.close()
+
+    async def _to_store(self, plan: Plan, url: str, body: RequestBody, codings: Sequence[str]) -> None:
+        """The result goes to a store; the answer is its receipt."""
+        shop = self._shop
+        async with self._rejects(plan) as rejects:
+            built = build(plan, shop.options.build, decode=codings, keep=rejects.keep)
+            run = self._record(plan, "sink")
+            writing = Writing(f"{run.id}.1", built.media_type, None, plan.overwrite)
+            sink = shop.object_sink(url, object_name(run.id, plan), writing, built, self._length(body))
+            source = shop.from_its_end(built, body.pages())
+            flow = shop.flow(built, source, sink, outside_bytes=self._socket_bytes)
+            entry = await self._open(replace(run, sink=sink.url), [])
+            if entry.run.id == run.id:
+                work = shop.runner.execute(entry, flow, account_of(built), self._settling(entry, plan, rejects))
+                await self._watched(entry, body, work)
+            await receipt_response(entry.run)(self._scope, self._receive, self._send)
+
+    async def _take(self, asked: Asked, body: RequestBody, codings: Sequence[str]) -> None:
+        """The body is taken to disk; the run goes on without its client."""
+        shop, plan = self._shop, asked.plan
+        assert plan.source is not None
+        assert plan.target is not None
+        build(plan, shop.options.build, decode=codings)  # what is wrong with it is said before the body is taken
+        run = self._record(plan, "async")
+        if plan.sink is not None:
+            run = replace(run, sink=shop.stores.find(plan.sink, threading.Event()).named(object_name(run.id, plan)).url)
+        entry = await self._open(run, [])
+        if entry.run.id == run.id:
+            order = Order(
+                items=asked.items,
+                stored=asked.stored,
+                body=None,
+                input=None,
+                source=plan.source.name,
+                target=plan.target.name,
+                codings=tuple(codings),
+                coding=None if plan.sink is not None else self._coding(plan),
+                overwrite=plan.overwrite,
+            )
+            try:
+                order = replace(order, body=await self._intake(body, run.id))
+                entry.asked = order.text()
+                await shop.runner.book.save(entry)
+            except Refusal as refusal:
+                await shop.runner.refuse(entry, refusal)
+                raise
+            except BaseException:
+                await shop.runner.refuse(entry, Refusal("client_gone", "the client left before its body was whole"))
+                raise
+            self._desk.take(entry, order)
+        await accepted_response(entry.run)(self._scope, self._receive, self._send)
+
+    async def _intake(self, body: RequestBody, run_id: str) -> str:
+        shop, loop = self._shop, asyncio.get_running_loop()
+        held_bytes = 3 * shop.options.build.page_bytes + self._socket_bytes
+        async with shop.runner.budget.admit(held_bytes):
+            file = await loop.run_in_executor(shop.io_executor, shop.spool.open)
+            try:
+                async for page in body.pages():
+                    await loop.run_in_executor(shop.io_executor, file.append, page.payload)
+                    del page
+                return await loop.run_in_executor(shop.io_executor, shop.shelf.put, file, f"{run_id}.body")
+            finally:
+                file.close()
+
+    async def _open(self, run: Run, headers: list[tuple[bytes, bytes]]) -> Entry:
+        """An entry for ``run``; or the first run that had its Idempotency-Key, which has succeeded, or is asynchronous."""
+        book = self._shop.runner.book
+        key = self._headers.get("idempotency-key", "")
+        entry: Entry | None = None
+        if not key:
+            entry = book.add(run)
+        elif len(key) > 255:
+            raise Refusal("bad_argument", "the Idempotency-Key is longer than 255 characters")
+        else:
+            query = self._scope["query_string"].decode("latin-1")
+            fingerprint = fingerprint_of(self._scope["path"], query, run.mode, run.source)
+            fresh = Entry(run)
+            entry = await book.claim(fresh, key, fingerprint) or fresh
+            if entry is not fresh and run.mode != "async" and not entry.ended.is_set():
+                raise Refusal(
+                    "conflict", f"run {entry.run.id} has this Idempotency-Key and is not over", retry_after_s=1
+                )
+        self._entry = entry
+        headers.append((b"weir-run-id", entry.run.id.encode()))
+        return entry
+
+    @asynccontextmanager
+    async def _rejects(self, plan: Plan) -> AsyncIterator[RejectsLog]:
+        rejects = RejectsLog(self._shop.spool)
+        try:
+            yield rejects
+        finally:
+            rejects.close()
+
+    def _settling(
+        self,
+        entry: Entry,
+        plan: Plan,
+        rejects: RejectsLog,
+        sink: ResultSink | None = None,
+        media_type: str = "",
+        coding: str | None = None,
+    ) -> Settle:
+        async def settle(receipt: Receipt | None) -> None:
+            if sink is not None and receipt is not None:
+                entry.result = sink.result(receipt, media_type, coding)
+            if plan.on_error == "quarantine":
+                entry.rejects = await self._shop.keep_rejects(entry.run.id, rejects)
+
+        return settle
+
+    def _record(self, plan: Plan, mode: str) -> Run:
+        assert plan.source is not None
+        assert plan.target is not None
+        return Run(
+            id=self._shop.runner.new_id(),
+            mode=mode,
+            pipeline=plan.describe(),
+            source=plan.source.name,
+            target=plan.target.name,
+            created_at=time.time(),
+        )
+
+    def _coding(self, plan: Plan) -> str | None:
+        assert plan.target is not None
+        return None if _packs(plan) else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
+
+    def _result_headers(self, plan: Plan, coding: str | None) -> list[tuple[bytes, bytes]]:
+        assert plan.target is not None
+        headers: list[tuple[bytes, bytes]] = []
+        if coding is not None:
+            headers.append((b"content-encoding", coding.encode()))
+        if plan.target.text and plan.target.name != "bytes" and not _packs(plan):
+            headers.append((b"vary", b"Accept-Encoding"))
+        return headers
+
+    def _length(self, body: RequestBody) -> int | None:
+        length = self._headers.get("content-length", "")
+        encoded = self._headers.get("content-encoding", "")
+        return int(length) if length.isdecimal() and not body.is_form and not encoded else None
+
+    @property
+    def _socket_bytes(self) -> int:
+        """The kernel doubles what it is asked for, to have room for its own headers; there is one buffer each way."""
+        return 4 * self._shop.options.socket_bytes
 
     async def _watched(self, entry: Entry, body: RequestBody, work: Awaitable[Receipt]) -> Receipt:
         """The result of ``work``, which is cancelled when the client leaves. Its end is always awaited."""
@@ -240,7 +390,10 @@ class _Exchange:
         watch = asyncio.ensure_future(body.wait_gone())
         try:
             while not run.done():
-                await asyncio.wait((run, watch), timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                waiting = (run,) if entry.settling else (run, watch)
+                await asyncio.wait(waiting, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                if entry.settling:
+                    continue
                 if watch.done() and not run.done():
                     code = "client_gone" if self._wire is None else self._wire.leaving
                     entry.reason = Refusal(code, "the client left before the result was whole")
@@ -261,21 +414,20 @@ class _Exchange:
         finally:
             watch.cancel()
 
-    async def _deliver(self, result: Result, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _deliver(self, kept: KeptBytes, media_type: str, digest: str, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole result, with its length and digest (RFC 9530)."""
-        nbytes = result.file.nbytes
         whole = Answer(
             200,
             [
-                (b"content-type", result.media_type.encode()),
-                (b"content-length", str(nbytes).encode()),
-                (b"etag", f'"{result.digest}"'.encode()),
+                (b"content-type", media_type.encode()),
+                (b"content-length", str(kept.nbytes).encode()),
+                (b"etag", f'"{digest}"'.encode()),
             ],
-            (Slice(0, nbytes),) if nbytes else (),
+            (Slice(0, kept.nbytes),) if kept.nbytes else (),
         )
-        with result.file.held() as fd:
-            kept = kept_response(result, self._shop.io_executor, headers)
-            await kept.send_answer(fd, whole, self._scope, self._send_in_time)
+        self._whole_started = True
+        headers.append((b"repr-digest", repr_digest(digest)))
+        await send_answer(kept, whole, headers, self._shop.io_executor, self._scope, self._send_in_time)
 
     async def _send_in_time(self, message: Message) -> None:
         if self._wire is not None:
@@ -288,11 +440,10 @@ class _Exchange:
             raise Refusal("stalled", "the client stopped taking the result") from None
 
 
-def _account(built: Built, overflow: Overflow | None) -> Account:
-    tolerance = built.tolerance
-    return Account(
-        rows_in=built.rows_in,
-        rows_out=built.rows_out,
-        rejected=dict if tolerance is None else lambda: tolerance.rejected,
-        spooled_bytes=(lambda: 0) if overflow is None else lambda: overflow.spooled_bytes,
-    )
+def _packs(plan: Plan) -> bool:
+    return any(planned.step.takes == "pack" for planned in plan.steps)
+
+
+def fingerprint_of(*words: str) -> str:
+    """What a request asked for, so that another with the same Idempotency-Key can be told from it."""
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()

@@ -132,9 +132,9 @@ def test_a_result_is_gone_after_its_time(tmp_path: Path) -> None:
         reply = httpx.post(f"{server.transform}?deliver=whole", content=b"abc")
         url = f"{server.url}{reply.headers['content-location']}"
         assert httpx.get(url).content == b"abc"
-        assert server.metrics()["weir_results_bytes"] == 3
+        assert server.metrics()["weir_kept_bytes"] == 3
         # It is dropped by itself: nobody asks for it.
-        eventually(lambda: server.metrics()["weir_results"] == 0)
+        eventually(lambda: server.metrics()["weir_kept_files"] == 0)
         assert server.metrics()["weir_spool_bytes"] == 0
         gone = httpx.get(url)
         assert (gone.status_code, gone.json()["code"]) in ((410, "gone"), (404, "not_found"))

@@ -5,10 +5,9 @@ import pytest
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt
 from app.pipeline import FlowStatistics, StageClock
-from app.runs.book import Book
 from app.runs.record import Committed, Failed, Progressed, Run, Started, advance, bottleneck
 
-NEW = Run(id="x", mode="stream", pipeline="upper", source="bytes", target="bytes", worst_case_bytes=9, created_at=0.0)
+NEW = Run(id="x", mode="stream", pipeline="upper", source="bytes", target="bytes", created_at=0.0)
 
 
 def seen(*clocks: StageClock) -> FlowStatistics:
@@ -56,18 +55,3 @@ def test_the_bottleneck() -> None:
     assert bottleneck(seen(StageClock("a", busy_s=1, idle_s=8)), lanes=4) == "source"
     assert bottleneck(seen(StageClock("a", busy_s=1, blocked_s=8)), lanes=4) == "sink"
     assert bottleneck(seen(), lanes=4) is None
-
-
-async def test_the_book_forgets_the_oldest_that_ended() -> None:
-    book = Book(ttl_s=60, most=3)
-    entries = []
-    for number in range(5):
-        entry = book.add(Run(**{**NEW.document(), "id": str(number), "stages": ()}))
-        entries.append(entry)
-        if number != 0:
-            entry.run = advance(entry.run, Failed(Refusal("cancelled", "")))
-            book.end(entry)
-    assert [run.id for run in book.newest(10)] == ["4", "3", "0"]
-    with pytest.raises(Refusal, match="no run"):
-        book.find("1")
-    assert book.in_flight() == {"stream": 1, "whole": 0}

@@ -1,0 +1,119 @@
+"""Which writes to stores are under way, kept where the next process finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, or_, select, update
+
+from app.runs.database import Database, owners, writes
+from app.stores.objects import NoSuchUpload, ObjectStore
+
+_MOST_SKEW_S = 300.0
+"""How far a store's clock may be behind ours."""
+
+
+_COLUMNS = tuple(writes.c[name] for name in ("id", "url", "token", "began_at", "upload_id", "nbytes", "digest"))
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An entry. ``nbytes`` and ``digest`` are there from when everything was sent: then there may be an object."""
+
+    entry: int
+    url: str
+    token: str
+    began_at: float
+    upload_id: str | None
+    nbytes: int | None
+    digest: str | None
+
+
+class Ledger:
+    """See ``sinks.multipart.Ledger``. ``owner`` is the process whose writes these are."""
+
+    def __init__(self, database: Database, owner: str) -> None:
+        self._database = database
+        self._owner = owner
+        self._ours: set[int] = set()
+        self._abandoned = 0
+
+    @property
+    def open_writes(self) -> int:
+        """Writes that are under way here, and those of anybody that were to be ended when last looked for."""
+        return len(self._ours) + self._abandoned
+
+    def open(self, url: str, token: str) -> int:
+        """A write is about to begin."""
+        with self._database.writing() as connection:
+            values = {"owner": self._owner, "url": url, "token": token, "began_at": time.time()}
+            entry = int(connection.execute(insert(writes).values(values).returning(writes.c.id)).scalar_one())
+        self._ours.add(entry)
+        return entry
+
+    def begun(self, entry: int, upload_id: str) -> None:
+        """It has become a multipart upload."""
+        self._update(entry, upload_id=upload_id)
+
+    def completing(self, entry: int, nbytes: int, digest: str) -> None:
+        """Everything is sent; from now on there may be an object."""
+        self._update(entry, nbytes=nbytes, digest=digest)
+
+    def close(self, entry: int) -> None:
+        """It is over, and nothing of it is left."""
+        with self._database.writing() as connection:
+            connection.execute(delete(writes).where(writes.c.id == entry))
+        self._ours.discard(entry)
+
+    def leave(self, entry: int) -> None:
+        """It could not be ended here: whoever comes next sees to it."""
+        self._update(entry, owner=None)
+        self._ours.discard(entry)
+
+    def abandoned(self) -> list[Write]:
+        """What nobody who is alive has to end."""
+        alive = select(owners.c.id)
+        with self._database.reading() as connection:
+            found = connection.execute(
+                select(*_COLUMNS).where(or_(writes.c.owner.is_(None), writes.c.owner.not_in(alive)))
+            )
+            abandoned = [Write(*row) for row in found]
+        self._abandoned = len(abandoned)
+        return abandoned
+
+    def uploads(self) -> set[str]:
+        """The ids of all uploads that an entry knows."""
+        with self._database.reading() as connection:
+            return set(connection.scalars(select(writes.c.upload_id).where(writes.c.upload_id.is_not(None))))
+
+    def of_run(self, run_id: str) -> Write | None:
+        """The latest write of a run."""
+        with self._database.reading() as connection:
+            found = connection.execute(
+                select(*_COLUMNS).where(writes.c.token.startswith(run_id)).order_by(writes.c.id.desc())
+            ).first()
+            return None if found is None else Write(*found)
+
+    def _update(self, entry: int, **values: object) -> None:
+        with self._database.writing() as connection:
+            connection.execute(update(writes).where(writes.c.id == entry).values(**values))
+
+
+def end_write(write: Write, store: ObjectStore, key: str, known_uploads: Callable[[], set[str]]) -> None:
+    """Abort what an abandoned write left in its store. Where its upload's id was never noted, every upload of that key
+    goes that was begun since then and that no entry knows. Raises what the store raises."""
+    if write.upload_id is not None:
+        with contextlib.suppress(NoSuchUpload):
+            store.abort(key, write.upload_id)
+        return
+    if write.nbytes is not None:
+        return  # it was put at once
+    known = known_uploads()
+    for upload in store.uploads(key):
+        late = upload.began_at >= write.began_at - _MOST_SKEW_S
+        if upload.key == key and late and upload.upload_id not in known:
+            with contextlib.suppress(NoSuchUpload):
+                store.abort(key, upload.upload_id)

@@ -1,0 +1,290 @@
+"""An object in a store, written while the result is made: part by part, and visible only once it is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeVar
+
+from isal import isal_zlib
+
+from app.core.errors import Refusal
+from app.core.interfaces import Receipt
+from app.core.page import Page
+from app.stores.catalogue import Located
+from app.stores.objects import NoSuchUpload, ObjectInfo, Piece, SentPart, Writing
+from app.stores.part_sizes import PartSizes
+
+T = TypeVar("T")
+
+log = logging.getLogger("weir")
+
+_SMALL_BYTES = 64 * 1024
+"""Pages below this are copied together: a call for each costs more than that."""
+
+
+class Ledger(Protocol):
+    """Where writes are noted before they begin, so that a later process can end what this one could not. Calls block;
+    each returns once the note is durable."""
+
+    def open(self, url: str, token: str) -> int:
+        """A write to ``url`` is about to begin; the number of its entry."""
+        ...
+
+    def begun(self, entry: int, upload_id: str) -> None:
+        """It has become a multipart upload."""
+        ...
+
+    def completing(self, entry: int, nbytes: int, digest: str) -> None:
+        """Everything is sent; from now on there may be an object."""
+        ...
+
+    def close(self, entry: int) -> None:
+        """It is over, and nothing of it is left."""
+        ...
+
+    def leave(self, entry: int) -> None:
+        """It could not be ended here: somebody has to see to it later."""
+        ...
+
+
+class _Part:
+    """The pages that make up a part, which stay where they are until the store has acknowledged it."""
+
+    def __init__(self, number: int, offset: int, size: int) -> None:
+        self.number = number
+        self.offset = offset
+        self.size = size
+        self.nbytes = 0
+        self.pieces: list[Piece] = []
+
+    def add(self, piece: memoryview) -> None:
+        last = self.pieces[-1] if self.pieces else None
+        if piece.nbytes >= _SMALL_BYTES:
+            self.pieces.append(piece)
+        elif isinstance(last, bytearray) and len(last) < _SMALL_BYTES:
+            last += piece
+        else:
+            self.pieces.append(bytearray(piece))
+        self.nbytes += piece.nbytes
+
+
+class MultipartSink:
+    """Parts are cut from pages without copying them, and ``in_flight`` of them are sent at a time; a result of one part
+    is put at once. Each part carries its CRC-32, which the store checks; the receipt's digest is the SHA-256 of all.
+
+    The ``target``'s store tries again where a call may succeed. ``stop`` is set by ``abort``, so that it does not go on
+    trying then. Whatever fails, or is cancelled, leaves no object and no upload; what could not be aborted stays in the
+    ``ledger``.
+    """
+
+    def __init__(
+        self,
+        target: Located,
+        writing: Writing,
+        *,
+        sizes: PartSizes,
+        in_flight: int,
+        page_bytes: int,
+        executor: Executor,
+        ledger: Ledger,
+        stop: threading.Event,
+        on_abort: Callable[[bool], object],
+    ) -> None:
+        """``page_bytes`` is the largest page; ``on_abort`` is told whether an abort succeeded."""
+        # A page at a cut belongs to two parts, and is held by both.
+        self.holds = (in_flight + 1) * (sizes.most_bytes + page_bytes)
+        self._store = target.store
+        self._key = target.key
+        self.url = target.url
+        self._writing = writing
+        self._sizes = sizes
+        self._executor = executor
+        self._ledger = ledger
+        self._stop = stop
+        self._on_abort = on_abort
+        self._places = asyncio.Semaphore(in_flight)
+        self._sending: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._part = _Part(1, 0, sizes.size(1))
+        self._sent: list[SentPart] = []
+        self._sha256 = hashlib.sha256()
+        self._entry: int | None = None
+        self._upload_id: str | None = None
+        self._beginning = False
+        self._ended = False
+        self.object: ObjectInfo | None = None
+        """The object, once it is committed."""
+
+    async def write(self, page: Page) -> None:
+        """Take a page; returns at once unless that fills a part and all places are taken."""
+        rest = memoryview(page.payload).cast("B")
+        while rest.nbytes:
+            room = self._part.size - self._part.nbytes
+            self._part.add(rest[:room])
+            rest = rest[room:]
+            if self._part.nbytes == self._part.size:
+                full, self._part = self._part, self._following(self._part)
+                await self._ship(full)
+                del full
+
+    async def commit(self) -> Receipt:
+        """Send what is left and make the object. Raises ``precondition_failed`` where one is there already that was not
+        to be overwritten."""
+        last = self._part
+        if self._upload_id is None:
+            crc32 = await self._on_thread(self._seal, last)
+            await self._open()
+            await self._note_completing(last.nbytes)
+            await self._make(lambda: self._store.put(self._key, last.pieces, crc32, self._writing))
+        else:
+            if last.nbytes:
+                await self._ship(last)
+            await self._all_sent()
+            self._sent.sort(key=lambda part: part.number)
+            await self._note_completing(sum(part.nbytes for part in self._sent))
+            upload_id = self._upload_id
+            await self._make(lambda: self._store.complete(self._key, upload_id, self._sent, self._writing))
+        assert self.object is not None
+        self._ended = True
+        await self._close()
+        return Receipt(
+            self.object.nbytes, self._sha256.hexdigest(), self.object.etag.strip('"'), max(1, len(self._sent))
+        )
+
+    async def abort(self) -> None:
+        """Leave no upload behind; see ``Sink.abort``."""
+        if self._ended:
+            return
+        self._ended = True
+        self._stop.set()
+        for task in self._sending:
+            task.cancel()
+        while self._sending:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(self._sending)
+        self._part.pieces.clear()
+        if self._entry is None:
+            return
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._on_thread(self._abort)
+
+    def _following(self, part: _Part) -> _Part:
+        number, offset = part.number + 1, part.offset + part.size
+        if number > self._sizes.max_parts:
+            raise Refusal(
+                "object_too_large",
+                f"the result is larger than {self._sizes.max_parts} parts can hold ({offset} bytes): send its length"
+                " along (Content-Length), raise S3_PART_BYTES, or raise MEMORY_BUDGET",
+            )
+        return _Part(number, offset, self._sizes.size(number))
+
+    async def _ship(self, part: _Part) -> None:
+        """Begin to send a part, once there is a place for it."""
+        crc32 = await self._on_thread(self._seal, part)
+        if self._upload_id is None:
+            await self._open()
+            self._upload_id = await self._on_thread(self._begin)
+        await self._places.acquire()
+        if self._failure is not None:
+            self._places.release()
+            raise self._failure
+        task = asyncio.create_task(self._send(self._upload_id, part, crc32))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, upload_id: str, part: _Part, crc32: int) -> None:
+        put_part = self._store.put_part
+        try:
+            sent = await self._on_thread(put_part, self._key, upload_id, part.number, part.offset, part.pieces, crc32)
+            self._sent.append(sent)
+        except NoSuchUpload:
+            self._failure = Refusal("store_failed", f"{self.url}: somebody else ended the upload")
+        except Exception as error:
+            self._failure = self._failure or error
+        finally:
+            part.pieces.clear()
+            self._places.release()
+
+    async def _all_sent(self) -> None:
+        while self._sending:
+            await asyncio.wait(self._sending)
+        if self._failure is not None:
+            raise self._failure
+
+    def _seal(self, part: _Part) -> int:
+        """The part's CRC-32; its bytes go into the digest of all. Called in the order of parts."""
+        crc32 = 0
+        for piece in part.pieces:
+            self._sha256.update(piece)
+            crc32 = isal_zlib.crc32(piece, crc32)
+        return crc32
+
+    async def _open(self) -> None:
+        self._entry = await self._on_thread(self._ledger.open, self.url, self._writing.token)
+
+    def _begin(self) -> str:
+        assert self._entry is not None
+        self._beginning = True
+        upload_id = self._store.begin(self._key, self._writing)
+        self._upload_id = upload_id  # known before anything else can go wrong
+        self._ledger.begun(self._entry, upload_id)
+        return upload_id
+
+    async def _make(self, call: Callable[[], ObjectInfo]) -> None:
+        """Make the object. Who cancels from here on is too late if it is made."""
+
+        def make() -> None:
+            self.object = call()
+
+        try:
+            await self._on_thread(make)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.object is None or task is None:
+                raise
+            task.uncancel()
+
+    async def _note_completing(self, nbytes: int) -> None:
+        assert self._entry is not None
+        await self._on_thread(self._ledger.completing, self._entry, nbytes, self._sha256.hexdigest())
+
+    async def _close(self) -> None:
+        assert self._entry is not None
+        await self._on_thread(self._ledger.close, self._entry)
+        self._entry = None
+
+    def _abort(self) -> None:
+        assert self._entry is not None
+        try:
+            if self._beginning and self._upload_id is None:
+                raise Refusal("store_failed", "whether an upload was begun is not known")
+            if self._upload_id is not None:
+                self._stop.clear()  # for the abort itself there is patience
+                with contextlib.suppress(NoSuchUpload):
+                    self._store.abort(self._key, self._upload_id)
+            self._ledger.close(self._entry)
+            self._on_abort(True)
+        except Exception as error:
+            self._on_abort(False)
+            self._ledger.leave(self._entry)
+            log.warning("the upload to %s was not aborted, it will be tried again: %s", self.url, error)
+
+    async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run blocking ``work``; when cancelled, wait for it first, because what it works on is ours."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._stop.set()
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((future,))
+            if not future.cancelled():
+                future.exception()
+            raise

@@ -1,0 +1,175 @@
+"""A store that tries again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from app.core.errors import Refusal
+from app.stores.objects import (
+    TOKEN,
+    NoSuchUpload,
+    ObjectInfo,
+    ObjectStore,
+    OpenUpload,
+    Piece,
+    SentPart,
+    Transient,
+    TransientReason,
+    Writing,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Attempts in all, and the waits between them: up to ``base_s`` after the first, doubled each time, up to ``most_s``."""
+
+    attempts: int = 8
+    base_s: float = 0.1
+    most_s: float = 10.0
+
+    def wait_s(self, failures: int) -> float:
+        """How long to wait now: anything up to the bound, so that many who failed together do not come back together
+        (full jitter; Brooker, Exponential Backoff And Jitter, 2015)."""
+        return random.uniform(0.0, min(self.most_s, self.base_s * 2.0**failures))
+
+
+class Retried:
+    """See ``ObjectStore``; it raises no ``Transient``, but ``store_failed`` once its patience is over, and ``cancelled``
+    soon after ``stop`` was set. Reading goes on at the byte where it broke off, and every byte renews the patience."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        patience: Patience,
+        on_retry: Callable[[TransientReason], object],
+        stop: threading.Event,
+    ) -> None:
+        self.limits = store.limits
+        self._store = store
+        self._patience = patience
+        self._on_retry = on_retry
+        self._stop = stop
+
+    def url(self, key: str) -> str:
+        """See ``ObjectStore.url``."""
+        return self._store.url(key)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See ``ObjectStore.head``."""
+        return self._again(lambda: self._store.head(key))
+
+    def read(self, key: str, *, offset: int, nbytes: int, etag: str, piece_bytes: int) -> Iterator[bytes]:
+        """See ``ObjectStore.read``."""
+        end, failures = offset + nbytes, 0
+        while offset < end:
+            try:
+                for piece in self._store.read(
+                    key, offset=offset, nbytes=end - offset, etag=etag, piece_bytes=piece_bytes
+                ):
+                    yield piece
+                    offset += len(piece)
+                    failures = 0
+            except Transient as failure:
+                failures = self._wait(failure, failures)
+
+    def put(self, key: str, pieces: Sequence[Piece], crc32: int, writing: Writing) -> ObjectInfo:
+        """See ``ObjectStore.put``. Where the first of several was made and its answer lost, it counts."""
+        return self._surely(key, writing, lambda: self._store.put(key, pieces, crc32, writing))
+
+    def begin(self, key: str, writing: Writing) -> str:
+        """See ``ObjectStore.begin``. What an attempt opened whose answer was lost is aborted."""
+        began, attempts = time.monotonic(), 0
+
+        def attempt() -> str:
+            nonlocal attempts
+            attempts += 1
+            return self._store.begin(key, writing)
+
+        upload_id = self._again(attempt)
+        if attempts > 1:
+            self._abort_strays(key, upload_id, time.monotonic() - began)
+        return upload_id
+
+    def put_part(
+        self, key: str, upload_id: str, number: int, offset: int, pieces: Sequence[Piece], crc32: int
+    ) -> SentPart:
+        """See ``ObjectStore.put_part``."""
+        return self._again(lambda: self._store.put_part(key, upload_id, number, offset, pieces, crc32))
+
+    def complete(self, key: str, upload_id: str, parts: Sequence[SentPart], writing: Writing) -> ObjectInfo:
+        """See ``ObjectStore.complete``. When an answer is lost, the object itself tells whether it was made."""
+        return self._surely(key, writing, lambda: self._store.complete(key, upload_id, parts, writing))
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """See ``ObjectStore.abort``."""
+        self._again(lambda: self._store.abort(key, upload_id))
+
+    def uploads(self, prefix: str) -> list[OpenUpload]:
+        """See ``ObjectStore.uploads``."""
+        return self._again(lambda: self._store.uploads(prefix))
+
+    def delete(self, key: str) -> None:
+        """See ``ObjectStore.delete``."""
+        self._again(lambda: self._store.delete(key))
+
+    def _again(self, call: Callable[[], T]) -> T:
+        failures = 0
+        while True:
+            try:
+                return call()
+            except Transient as failure:
+                failures = self._wait(failure, failures)
+
+    def _surely(self, key: str, writing: Writing, call: Callable[[], ObjectInfo]) -> ObjectInfo:
+        unsure = False
+
+        def attempt() -> ObjectInfo:
+            nonlocal unsure
+            try:
+                return call()
+            except Transient:
+                unsure = True
+                raise
+
+        try:
+            return self._again(attempt)
+        except (NoSuchUpload, Refusal):
+            if unsure and (made := self._made(key, writing)) is not None:
+                return made
+            raise
+
+    def _made(self, key: str, writing: Writing) -> ObjectInfo | None:
+        """The object under ``key``, if it is the one of this writer."""
+        try:
+            found = self.head(key)
+        except Refusal as refusal:
+            if refusal.code == "not_found":
+                return None
+            raise
+        return found if found.metadata.get(TOKEN) == writing.token else None
+
+    def _abort_strays(self, key: str, upload_id: str, within_s: float) -> None:
+        opened = [upload for upload in self.uploads(key) if upload.key == key]
+        ours = next((upload.began_at for upload in opened if upload.upload_id == upload_id), None)
+        for upload in opened:
+            # Times are the server's, and whole seconds on some.
+            if ours is not None and upload.upload_id != upload_id and -1 <= ours - upload.began_at <= within_s + 1:
+                with contextlib.suppress(NoSuchUpload):
+                    self.abort(key, upload.upload_id)
+
+    def _wait(self, failure: Transient, failures: int) -> int:
+        failures += 1
+        if failures >= self._patience.attempts:
+            raise Refusal("store_failed", f"{failure.detail} ({failures} attempts)") from failure
+        self._on_retry(failure.reason)
+        if self._stop.wait(self._patience.wait_s(failures)):
+            raise Refusal("cancelled", "the run ended while the store was tried again")
+        return failures
