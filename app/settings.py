@@ -56,8 +56,12 @@ class Settings(BaseSettings):
     memory_budget: Annotated[Size, Field(description="bytes that all runs together may hold at their worst")] = (
         256 * _MIB
     )
-    page_bytes: Annotated[Size, Field(ge=4096, description="size of the pages that flow")] = _MIB
-    high_water_bytes: Annotated[Size, Field(ge=4096, description="bytes one edge between stages may hold")] = 2 * _MIB
+    page_bytes: Annotated[
+        Size, Field(ge=4096, description="size of the pages that flow: 1MiB, less in small budgets")
+    ] = Field(default_factory=lambda read: max(64 * 1024, min(_MIB, read.get("memory_budget", 0) // 256)))
+    high_water_bytes: Annotated[
+        Size, Field(ge=4096, description="bytes one edge between stages may hold: two pages by default")
+    ] = Field(default_factory=lambda read: 2 * read.get("page_bytes", _MIB))
     max_flows: Annotated[int, Field(ge=1, description="runs at a time, whatever the budget would carry")] = 64
     worker_threads: Annotated[int, Field(ge=1, description="threads for stages")] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))

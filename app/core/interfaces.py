@@ -89,12 +89,13 @@ class KeepsLength(Protocol):
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a sink has committed. ``digest`` is the SHA-256 of the bytes in lower-case hex, where the sink made one;
-    ``etag`` and ``parts`` are those of an object in a store."""
+    ``etag``, ``parts`` and ``crc32`` (zlib's, of the whole) are those of an object in a store."""
 
     nbytes: int
     digest: str | None = None
     etag: str | None = None
     parts: int = 0
+    crc32: int | None = None
 
 
 class Sink(Protocol):

@@ -112,7 +112,9 @@ class Desk:
             writing = Writing(f"{run_id}.{entry.run.attempt}", built.media_type, order.coding, plan.overwrite)
             sink: MultipartSink | ResultSink
             if plan.sink is not None:
-                sink = shop.object_sink(plan.sink, object_name(run_id, plan), writing, built, known)
+                sink = shop.object_sink(
+                    plan.sink, object_name(run_id, plan), writing, built, known, hashed=order.hashed
+                )
             else:
                 sink = shop.result_sink(run_id, writing, built, known)
             flow = shop.flow(built, shop.from_its_end(built, source), sink, outside_bytes=held)

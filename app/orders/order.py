@@ -12,7 +12,8 @@ from app.plan import FORMATS, Plan, plan_of_query, plan_of_text, with_pipeline
 class Order:
     """``items`` are the words and steps as in a URL, ``stored`` the text of the pipeline that they name. ``body`` is the
     place of the input if that came with the request, ``input`` its URL if it is in a store. ``source`` and ``target``
-    name the formats, ``codings`` are to be undone on the input, outermost first, ``coding`` is put on the result."""
+    name the formats, ``codings`` are to be undone on the input, outermost first, ``coding`` is put on the result, whose
+    SHA-256 is wanted if ``hashed`` (kept results always have one)."""
 
     items: tuple[tuple[str, str], ...]
     stored: str | None
@@ -23,6 +24,7 @@ class Order:
     codings: tuple[str, ...] = ()
     coding: str | None = None
     overwrite: bool = True
+    hashed: bool = False
 
     def plan(self) -> Plan:
         """The pipeline, with both formats known."""

@@ -110,6 +110,7 @@ class Workshop:
         built: Built | None,
         length_bytes: int | None,
         *,
+        hashed: bool = False,
         ours: bool = False,
     ) -> MultipartSink:
         """A sink to the object ``url``, or to ``name`` below it; ``length_bytes`` is the input's, where it is known
@@ -129,6 +130,7 @@ class Workshop:
             ),
             in_flight=options.parts_in_flight,
             page_bytes=options.build.page_bytes if built is None else built.page_bytes,
+            hashed=hashed,
             executor=self.store_executor,
             ledger=self.ledger,
             stop=stop,
@@ -140,7 +142,7 @@ class Workshop:
         if self.options.results is None:
             return ResultSink(SpooledSink(self.spool, self.io_executor), self.shelf, run_id, self.io_executor)
         url = f"{self.options.results.rstrip('/')}/"
-        sink = self.object_sink(url, f"{run_id}.result", writing, built, length_bytes, ours=True)
+        sink = self.object_sink(url, f"{run_id}.result", writing, built, length_bytes, hashed=True, ours=True)
         return ResultSink(sink, self.shelf, run_id, self.io_executor)
 
     async def keep_rejects(self, run_id: str, rejects: RejectsLog) -> str:

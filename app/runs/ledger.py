@@ -58,7 +58,7 @@ class Ledger:
         """It has become a multipart upload."""
         self._update(entry, upload_id=upload_id)
 
-    def completing(self, entry: int, nbytes: int, digest: str) -> None:
+    def completing(self, entry: int, nbytes: int, digest: str | None) -> None:
         """Everything is sent; from now on there may be an object."""
         self._update(entry, nbytes=nbytes, digest=digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -48,7 +49,8 @@ class StageTime:
 class Run:
     """The record of one run. Times are seconds; ``created_at`` is a Unix time; ``source`` and ``target`` name the
     formats; ``input`` and ``sink`` are the objects where they are in stores. ``rows_*`` are None for raw bytes;
-    ``rejected`` counts the rejected rows by code. ``attempt`` counts the servers that began it."""
+    ``rejected`` counts the rejected rows by code. ``attempt`` counts the servers that began it.
+    ``crc32`` is in Base64, as S3 shows it."""
 
     id: str
     mode: str
@@ -76,6 +78,7 @@ class Run:
     bottleneck: str | None = None
     digest: str | None = None
     etag: str | None = None
+    crc32: str | None = None
     parts: int = 0
     error: RunError | None = None
 
@@ -192,6 +195,7 @@ def advance(run: Run, event: RunEvent) -> Run:
             output_bytes=receipt.nbytes,
             digest=receipt.digest,
             etag=receipt.etag,
+            crc32=None if receipt.crc32 is None else base64.b64encode(receipt.crc32.to_bytes(4, "big")).decode(),
             parts=receipt.parts,
             elapsed_s=elapsed_s,
         )

@@ -17,7 +17,7 @@ from app.core.errors import Refusal
 from app.core.interfaces import Receipt
 from app.core.page import Page
 from app.stores.catalogue import Located
-from app.stores.objects import NoSuchUpload, ObjectInfo, Piece, SentPart, Writing
+from app.stores.objects import NoSuchUpload, ObjectInfo, Piece, SentPart, Writing, whole_crc32
 from app.stores.part_sizes import PartSizes
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Ledger(Protocol):
         """It has become a multipart upload."""
         ...
 
-    def completing(self, entry: int, nbytes: int, digest: str) -> None:
+    def completing(self, entry: int, nbytes: int, digest: str | None) -> None:
         """Everything is sent; from now on there may be an object."""
         ...
 
@@ -76,7 +76,8 @@ class _Part:
 
 class MultipartSink:
     """Parts are cut from pages without copying them, and ``in_flight`` of them are sent at a time; a result of one part
-    is put at once. Each part carries its CRC-32, which the store checks; the receipt's digest is the SHA-256 of all.
+    is put at once. Each part carries its CRC-32, which the store checks, as it does that of the whole. A SHA-256 of all
+    costs as much as sending it does, and is made only where ``hashed``.
 
     The ``target``'s store tries again where a call may succeed. ``stop`` is set by ``abort``, so that it does not go on
     trying then. Whatever fails, or is cancelled, leaves no object and no upload; what could not be aborted stays in the
@@ -91,6 +92,7 @@ class MultipartSink:
         sizes: PartSizes,
         in_flight: int,
         page_bytes: int,
+        hashed: bool,
         executor: Executor,
         ledger: Ledger,
         stop: threading.Event,
@@ -113,7 +115,7 @@ class MultipartSink:
         self._failure: BaseException | None = None
         self._part = _Part(1, 0, sizes.size(1))
         self._sent: list[SentPart] = []
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if hashed else None
         self._entry: int | None = None
         self._upload_id: str | None = None
         self._beginning = False
@@ -138,10 +140,10 @@ class MultipartSink:
         to be overwritten."""
         last = self._part
         if self._upload_id is None:
-            crc32 = await self._on_thread(self._seal, last)
+            await self._hash(last)
             await self._open()
             await self._note_completing(last.nbytes)
-            await self._make(lambda: self._store.put(self._key, last.pieces, crc32, self._writing))
+            await self._make(lambda: self._put(last))
         else:
             if last.nbytes:
                 await self._ship(last)
@@ -153,9 +155,8 @@ class MultipartSink:
         assert self.object is not None
         self._ended = True
         await self._close()
-        return Receipt(
-            self.object.nbytes, self._sha256.hexdigest(), self.object.etag.strip('"'), max(1, len(self._sent))
-        )
+        crc32 = whole_crc32(self._sent)
+        return Receipt(self.object.nbytes, self._digest, self.object.etag.strip('"'), len(self._sent), crc32)
 
     async def abort(self) -> None:
         """Leave no upload behind; see ``Sink.abort``."""
@@ -186,7 +187,7 @@ class MultipartSink:
 
     async def _ship(self, part: _Part) -> None:
         """Begin to send a part, once there is a place for it."""
-        crc32 = await self._on_thread(self._seal, part)
+        await self._hash(part)
         if self._upload_id is None:
             await self._open()
             self._upload_id = await self._on_thread(self._begin)
@@ -194,15 +195,13 @@ class MultipartSink:
         if self._failure is not None:
             self._places.release()
             raise self._failure
-        task = asyncio.create_task(self._send(self._upload_id, part, crc32))
+        task = asyncio.create_task(self._send(self._upload_id, part))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send(self, upload_id: str, part: _Part, crc32: int) -> None:
-        put_part = self._store.put_part
+    async def _send(self, upload_id: str, part: _Part) -> None:
         try:
-            sent = await self._on_thread(put_part, self._key, upload_id, part.number, part.offset, part.pieces, crc32)
-            self._sent.append(sent)
+            self._sent.append(await self._on_thread(self._put_part, upload_id, part))
         except NoSuchUpload:
             self._failure = Refusal("store_failed", f"{self.url}: somebody else ended the upload")
         except Exception as error:
@@ -217,13 +216,24 @@ class MultipartSink:
         if self._failure is not None:
             raise self._failure
 
-    def _seal(self, part: _Part) -> int:
-        """The part's CRC-32; its bytes go into the digest of all. Called in the order of parts."""
-        crc32 = 0
-        for piece in part.pieces:
-            self._sha256.update(piece)
-            crc32 = isal_zlib.crc32(piece, crc32)
-        return crc32
+    def _put_part(self, upload_id: str, part: _Part) -> SentPart:
+        return self._store.put_part(self._key, upload_id, part.number, part.offset, part.pieces, _crc32(part))
+
+    def _put(self, part: _Part) -> ObjectInfo:
+        crc32 = _crc32(part)
+        info = self._store.put(self._key, part.pieces, crc32, self._writing)
+        self._sent.append(SentPart(1, 0, part.nbytes, crc32, info.etag))
+        return info
+
+    async def _hash(self, part: _Part) -> None:
+        """Put a part into the digest of all; parts come in order."""
+        sha256 = self._sha256
+        if sha256 is not None:
+            await self._on_thread(_update, sha256, part)
+
+    @property
+    def _digest(self) -> str | None:
+        return None if self._sha256 is None else self._sha256.hexdigest()
 
     async def _open(self) -> None:
         self._entry = await self._on_thread(self._ledger.open, self.url, self._writing.token)
@@ -252,7 +262,7 @@ class MultipartSink:
 
     async def _note_completing(self, nbytes: int) -> None:
         assert self._entry is not None
-        await self._on_thread(self._ledger.completing, self._entry, nbytes, self._sha256.hexdigest())
+        await self._on_thread(self._ledger.completing, self._entry, nbytes, self._digest)
 
     async def _close(self) -> None:
         assert self._entry is not None
@@ -288,3 +298,15 @@ class MultipartSink:
             if not future.cancelled():
                 future.exception()
             raise
+
+
+def _crc32(part: _Part) -> int:
+    crc32 = 0
+    for piece in part.pieces:
+        crc32 = isal_zlib.crc32(piece, crc32)
+    return crc32
+
+
+def _update(sha256: hashlib._Hash, part: _Part) -> None:
+    for piece in part.pieces:
+        sha256.update(piece)

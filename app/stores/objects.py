@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from isal import isal_zlib
+
 Piece = bytes | bytearray | memoryview
 TransientReason = Literal["slow_down", "server_error", "timeout", "reset", "digest", "expired", "conflict"]
 
@@ -51,6 +53,14 @@ class SentPart:
     nbytes: int
     crc32: int
     etag: str
+
+
+def whole_crc32(parts: Sequence[SentPart]) -> int:
+    """The CRC-32 of all parts together, which are given in order."""
+    crc32 = 0
+    for part in parts:
+        crc32 = isal_zlib.crc32_combine(crc32, part.crc32, part.nbytes)
+    return crc32
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from isal import isal_zlib
-
 from app.core.errors import Refusal
-from app.stores.objects import TOKEN, NoSuchUpload, ObjectInfo, OpenUpload, PartLimits, Piece, SentPart, Writing
+from app.stores.objects import (
+    TOKEN,
+    NoSuchUpload,
+    ObjectInfo,
+    OpenUpload,
+    PartLimits,
+    Piece,
+    SentPart,
+    Writing,
+    whole_crc32,
+)
 from app.stores.s3_body import PartBody
 from app.stores.s3_errors import translated
 
@@ -159,10 +167,7 @@ class S3Bucket:
 
     def complete(self, key: str, upload_id: str, parts: Sequence[SentPart], writing: Writing) -> ObjectInfo:
         """See ``ObjectStore.complete``. The store compares the CRC-32 and the size of the whole."""
-        nbytes, crc32 = 0, 0
-        for part in parts:
-            crc32 = isal_zlib.crc32_combine(crc32, part.crc32, part.nbytes)
-            nbytes += part.nbytes
+        nbytes, crc32 = sum(part.nbytes for part in parts), whole_crc32(parts)
         sent = [{"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC32": _base64(part.crc32)} for part in parts]
         with self._calling(key) as call:
             reply = call.complete_multipart_upload(

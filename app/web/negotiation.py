@@ -106,6 +106,14 @@ def preferred(header: str) -> set[str]:
     return {element.partition(";")[0].partition("=")[0].strip().lower() for element in header.split(",")} - {""}
 
 
+def wants_sha256(header: str) -> bool:
+    """Whether ``Want-Repr-Digest`` (RFC 9530) asks for a SHA-256."""
+    return any(
+        name.strip().lower() == "sha-256" and weight.strip() not in ("", "0")
+        for name, _, weight in (element.partition("=") for element in header.split(","))
+    )
+
+
 def _weighted(header: str) -> Iterable[tuple[str, float]]:
     """Elements of a list header with their ``q`` weights, the heaviest first; equals in the order written."""
     elements: list[tuple[str, float]] = []

@@ -18,6 +18,7 @@ def receipt_response(run: Run) -> Response:
         "rows_rejected": run.rows_rejected,
         "parts": run.parts,
         "etag": run.etag,
+        "crc32": run.crc32,
         "digest": run.digest,
     }
     return JSONResponse(receipt, 201, headers={"Location": run.sink, "Weir-Run-Id": run.id})

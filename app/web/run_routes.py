@@ -24,6 +24,7 @@ from app.runs.book import Entry
 from app.runs.record import FINAL, Run
 from app.web.asking import Asked, ask
 from app.web.kept import KeptResponse
+from app.web.negotiation import wants_sha256
 from app.web.receipts import accepted_response
 from app.web.transform import fingerprint_of
 
@@ -50,13 +51,18 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
         summary="Run a pipeline over an object of a store",
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _ORDER}}}},
     )
-    async def post_run(request: Request, idempotency_key: Annotated[str, Header(max_length=255)] = "") -> Response:
+    async def post_run(
+        request: Request,
+        idempotency_key: Annotated[str, Header(max_length=255)] = "",
+        want_repr_digest: Annotated[str, Header()] = "",
+    ) -> Response:
         document = await _document(request)
         source = document.pop("source", None)
         if not isinstance(source, str):
             raise Refusal("bad_argument", "source is missing: s3://BUCKET/KEY or store:NAME/KEY")
         items = tuple(items_of_document(document))
-        return await _order(workshop, desk, await ask(items, pipelines_dir), source, idempotency_key)
+        hashed = wants_sha256(want_repr_digest)
+        return await _order(workshop, desk, await ask(items, pipelines_dir), source, idempotency_key, hashed)
 
     @router.get("/{run_id}", summary="One run; wait=SECONDS waits for its end, that long at most")
     async def get_run(run_id: str, wait: Annotated[float, Query(ge=0, le=_WAIT_S)] = 0.0) -> JSONResponse:
@@ -122,7 +128,7 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
     return router
 
 
-async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key: str) -> Response:
+async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key: str, hashed: bool) -> Response:
     plan = asked.plan
     if plan.whole:
         raise Refusal("bad_argument", "deliver= is for answers: a run's result is kept, or goes to its sink")
@@ -133,7 +139,16 @@ async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key:
         raise Refusal("unknown_format", f"say from: the name of {source[:200]} does not tell the format")
     source_format = found or FORMATS["bytes"]
     target = plan.target or (format_of_file_name(plan.sink) if plan.sink else None) or source_format
-    order = Order(asked.items, asked.stored, None, source, source_format.name, target.name, overwrite=plan.overwrite)
+    order = Order(
+        asked.items,
+        asked.stored,
+        None,
+        source,
+        source_format.name,
+        target.name,
+        overwrite=plan.overwrite,
+        hashed=hashed,
+    )
     build(order.plan(), workshop.options.build)  # what is wrong with it is said now
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(workshop.store_executor, place.store.head, place.key)

@@ -44,6 +44,7 @@ from app.web.negotiation import (
     ends_its_body_early,
     file_name_of,
     preferred,
+    wants_sha256,
     with_source,
     with_target,
 )
@@ -245,7 +246,9 @@ class _Exchange:
             built = build(plan, shop.options.build, decode=codings, keep=rejects.keep)
             run = self._record(plan, "sink")
             writing = Writing(f"{run.id}.1", built.media_type, None, plan.overwrite)
-            sink = shop.object_sink(url, object_name(run.id, plan), writing, built, self._length(body))
+            sink = shop.object_sink(
+                url, object_name(run.id, plan), writing, built, self._length(body), hashed=self._hashed
+            )
             source = shop.from_its_end(built, body.pages())
             flow = shop.flow(built, source, sink, outside_bytes=self._socket_bytes)
             entry = await self._open(replace(run, sink=sink.url), [])
@@ -275,6 +278,7 @@ class _Exchange:
                 codings=tuple(codings),
                 coding=None if plan.sink is not None else self._coding(plan),
                 overwrite=plan.overwrite,
+                hashed=self._hashed,
             )
             try:
                 order = replace(order, body=await self._intake(body, run.id))
@@ -378,6 +382,10 @@ class _Exchange:
         length = self._headers.get("content-length", "")
         encoded = self._headers.get("content-encoding", "")
         return int(length) if length.isdecimal() and not body.is_form and not encoded else None
+
+    @property
+    def _hashed(self) -> bool:
+        return wants_sha256(self._headers.get("want-repr-digest", ""))
 
     @property
     def _socket_bytes(self) -> int:
