@@ -38,6 +38,7 @@ allocator  the C allocator's options                               nothing
 main       composition root                                        all
 server     one process that serves                                 all
 workers    several of them on one port, watched and replaced       all
+run_once   one pipeline over a file or an object, without a server all
 cli        the command                                             all
 ========== ======================================================= ====================================================
 

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
-import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from app.allocator import tune_allocator
-from app.core.budget import Budget
 from app.core.errors import Refusal
-from app.core.interfaces import Sink, Source
 from app.core.units import as_size
-from app.main import build_options
-from app.pipeline import Flow, FlowOptions
-from app.plan import FORMATS, STEPS, WORDS, Plan, build, format_of_file_name, plan_of_query, plan_of_text, sniff
+from app.plan import STEPS, WORDS, Plan, plan_of_query, plan_of_text
+from app.run_once import run_once
 from app.server import Place, serve_on
 from app.settings import Settings
-from app.sinks.file import FileSink, StdoutSink
-from app.sinks.rejects import RejectsLog
-from app.sources.file import file_pages
-from app.sources.spooled import spooled_pages
-from app.stores.spool import Spool
 from app.workers import BACKLOG, listeners, supervise, work
 
 
@@ -92,7 +79,7 @@ def run(asked: argparse.Namespace) -> int:
         raise Refusal("bad_pipeline", "-p names all the steps: give either it or steps, not both")
     if plan.on_error == "quarantine" and not asked.rejects:
         raise Refusal("bad_argument", "--on-error quarantine needs --rejects FILE to keep the rejects in")
-    uvloop.run(_run(asked, plan, settings))
+    uvloop.run(run_once(plan, asked.source, asked.sink, asked.rejects and Path(asked.rejects), settings))
     return 0
 
 
@@ -102,71 +89,6 @@ def show_version(_: argparse.Namespace) -> int:
     return 0
 
 
-async def _run(asked: argparse.Namespace, plan: Plan, settings: Settings) -> None:
-    spool = Spool(settings.spool_dir, limit_bytes=settings.spool_limit)
-    options = build_options(settings, str(spool.directory))
-    rejects = RejectsLog(spool)
-    with ThreadPoolExecutor(settings.worker_threads) as executor, ThreadPoolExecutor(4) as io_executor:
-        fd = _open_source(asked.source)
-        try:
-            ahead = b""
-            source = plan.source or format_of_file_name(asked.source)
-            target = plan.target or (format_of_file_name(asked.sink) if asked.sink != "-" else None)
-            plan = replace(plan, source=source, target=target)
-            if plan.source is None and plan.needs_rows:
-                ahead = await asyncio.to_thread(os.read, fd, 64 * 1024)
-                plan = replace(plan, source=sniff(ahead))
-            plan = replace(plan, source=plan.source or FORMATS["bytes"])
-            plan = replace(plan, target=plan.target or plan.source)
-            built = build(plan, options, keep=rejects.keep)
-            read = file_pages(fd, page_bytes=settings.page_bytes, executor=io_executor, ahead=ahead)
-            pages: Source = _shown(read, fd, asked.source)
-            if built.read_file is not None:
-                pages = spooled_pages(pages, spool, built.read_file, io_executor)
-            sink: Sink = StdoutSink(1, io_executor) if asked.sink == "-" else FileSink(Path(asked.sink), io_executor)
-            flow = Flow(
-                pages,
-                built.stages,
-                sink,
-                executor,
-                FlowOptions(
-                    built.page_bytes, max(settings.high_water_bytes, built.page_bytes), 2 * settings.worker_threads
-                ),
-                outside_bytes=built.outside_bytes,
-            )
-            try:
-                async with Budget(settings.memory_budget, max_flows=1, wait_s=0).admit(flow.worst_case_bytes):
-                    await flow.run()
-            except Refusal:
-                await sink.abort()
-                raise
-            if asked.rejects:
-                _copy_rejects(rejects, Path(asked.rejects))
-        finally:
-            rejects.close()
-            spool.close()
-            if fd:
-                os.close(fd)
-
-
-async def _shown(pages: AsyncIterator[Any], fd: int, name: str) -> AsyncIterator[Any]:
-    """The same pages, with a progress bar on standard error if that is a terminal."""
-    total = os.fstat(fd).st_size or None
-    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=Path(name).name, disable=None) as bar:
-        async for page in pages:
-            bar.update(page.nbytes)
-            yield page
-
-
-def _open_source(name: str) -> int:
-    if name == "-":
-        return 0
-    try:
-        return os.open(name, os.O_RDONLY)
-    except OSError as error:
-        raise Refusal("source_failed", f"{name}: {error.strerror}") from error
-
-
 def _read_document(path: Path) -> Plan:
     try:
         return plan_of_text(path.read_text(encoding="utf-8"), path.name)
@@ -174,15 +96,15 @@ def _read_document(path: Path) -> Plan:
         raise Refusal("bad_pipeline", f"the pipeline {path} cannot be read: {error}") from error
 
 
-def _copy_rejects(rejects: RejectsLog, path: Path) -> None:
-    with path.open("wb") as file:
-        while data := rejects.read(file.tell(), 1024 * 1024):
-            file.write(data)
-
-
 def _settings(asked: argparse.Namespace) -> Settings:
     given = {name: value for name in Settings.model_fields if (value := getattr(asked, name, None)) is not None}
     return Settings(**given)
+
+
+_OF_RUN = (
+    "memory_budget", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion", "s3_endpoint_url",
+    "s3_addressing", "s3_part_bytes", "s3_parts_in_flight", "s3_equal_parts", "stores",
+)  # fmt: skip
 
 
 class _Word(argparse.Action):
@@ -210,21 +132,25 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(command=serve)
 
     running = commands.add_parser("run", help="run one pipeline over a file", description=run.__doc__)
-    running.add_argument("source", metavar="SOURCE", help="a file, or - for standard input")
-    running.add_argument("sink", metavar="SINK", help="a file, or - for standard output")
+    running.add_argument(
+        "source", metavar="SOURCE", help="a file, - for standard input, s3://BUCKET/KEY or store:NAME/KEY"
+    )
+    running.add_argument(
+        "sink", metavar="SINK", help="a file, - for standard output, s3://BUCKET/KEY or store:NAME/KEY"
+    )
     running.add_argument(
         "-p", dest="pipeline_file", metavar="FILE", help="a pipeline as YAML or JSON, instead of steps"
     )
     running.add_argument("--rejects", metavar="FILE", help="where --on-error quarantine keeps rejected rows, as NDJSON")
     for word in WORDS:
-        if word not in ("pipeline", "deliver"):
+        if word not in ("pipeline", "deliver", "sink"):
             running.add_argument(f"--{word.replace('_', '-')}", action=_Word, const=word, metavar=word.upper())
     for step in STEPS.values():
         nargs = 0 if step.argument is None else None
         running.add_argument(
             f"--{step.name}", action=_Word, const=step.name, nargs=nargs, metavar="ARG", help=f"step: {step.does}"
         )
-    _add_settings(running, ("memory_budget", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion"))
+    _add_settings(running, _OF_RUN)
     running.set_defaults(command=run, words=None)
 
     shown = commands.add_parser("version", help="print the version")

@@ -34,6 +34,7 @@ from app.stages.sql import warm_up
 from app.stores.catalogue import Stores
 from app.stores.kept import Shelf
 from app.stores.metered import PartMeter
+from app.stores.objects import TransientReason
 from app.stores.retried import Patience
 from app.stores.s3 import S3Client, S3Options
 from app.stores.spool import Spool
@@ -46,7 +47,7 @@ log = logging.getLogger("weir")
 
 _LAG_EVERY_S = 0.25
 _REFRESH_S = 1.0
-_STORE_THREADS = 32
+STORE_THREADS = 32
 """Calls to stores at a time, of all runs together."""
 _MOST_RECYCLED_BYTES = 4 << 30
 _MOST_FREE_PAGES = 8
@@ -63,6 +64,34 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
         threads=min(settings.worker_threads, 2),
         temp_directory=temp_directory,
     )
+
+
+def open_stores(settings: Settings, meter: PartMeter, on_retry: Callable[[TransientReason], object]) -> Stores:
+    """The stores that the settings describe, with nothing allowed but what they say."""
+    options = S3Options(
+        endpoint_url=settings.s3_endpoint_url,
+        addressing=settings.s3_addressing,
+        connections=STORE_THREADS,
+        equal_parts=settings.s3_equal_parts,
+    )
+    return Stores(
+        S3Client(options),
+        allow=settings.s3_allow,
+        named=settings.stores,
+        patience=Patience(),
+        meter=meter,
+        on_retry=on_retry,
+    )
+
+
+def open_database(settings: Settings) -> Database:
+    """Where runs and writes are written down."""
+    return Database(settings.state or sqlite_url(settings.spool_dir / "state.db"))
+
+
+def part_room_bytes(settings: Settings) -> int:
+    """What a part of an upload may grow to, so that all that are on their way take a quarter of the budget."""
+    return settings.memory_budget // 4 // (settings.s3_parts_in_flight + 1)
 
 
 def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
@@ -92,28 +121,14 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         ),
         settings.socket_bytes,
     )
-    database = Database(settings.state or sqlite_url(settings.spool_dir / "state.db"))
+    database = open_database(settings)
     owner = Owner(database, spool.directory)
     ledger = Ledger(database, owner.id)
     meter = PartMeter(lambda seconds: metrics.observe("weir_s3_part_seconds", seconds))
-    stores = Stores(
-        S3Client(
-            S3Options(
-                endpoint_url=settings.s3_endpoint_url,
-                addressing=settings.s3_addressing,
-                connections=_STORE_THREADS,
-                equal_parts=settings.s3_equal_parts,
-            )
-        ),
-        allow=settings.s3_allow,
-        named=settings.stores,
-        patience=Patience(),
-        meter=meter,
-        on_retry=lambda reason: metrics.count("weir_s3_retries_total", reason=reason),
-    )
+    stores = open_stores(settings, meter, on_retry=lambda reason: metrics.count("weir_s3_retries_total", reason=reason))
     shelf = Shelf(settings.spool_dir / "kept", spool, stores)
     state_executor = ThreadPoolExecutor(2, thread_name_prefix="weir-state")
-    store_executor = ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="weir-store")
+    store_executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="weir-store")
     book = Book(database, owner.id, shelf, state_executor, ttl_s=settings.result_ttl)
     health = Health()
     metrics = Metrics(
@@ -146,7 +161,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             idle_s=settings.idle_timeout,
             socket_bytes=settings.socket_bytes if settings.wire == "pages" else 0,
             part_bytes=settings.s3_part_bytes,
-            part_room_bytes=settings.memory_budget // 4 // (settings.s3_parts_in_flight + 1),
+            part_room_bytes=part_room_bytes(settings),
             parts_in_flight=settings.s3_parts_in_flight,
             results=settings.results,
         ),

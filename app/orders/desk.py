@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from app.core.errors import Refusal
-from app.core.interfaces import Receipt
+from app.core.interfaces import Receipt, Source
 from app.orders.order import Order, order_of_text
 from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
@@ -99,6 +99,7 @@ class Desk:
         stop = threading.Event()
         try:
             built = build(plan, shop.options.build, decode=order.codings, encode=order.coding, keep=rejects.keep)
+            source: Source
             if order.input is not None:
                 place = shop.stores.find(order.input, stop)
                 info = await self._in_store(place.store.head, place.key)

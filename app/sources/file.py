@@ -11,13 +11,11 @@ from app.core.errors import Refusal
 from app.core.page import Page
 
 
-async def file_pages(fd: int, *, page_bytes: int, executor: Executor, ahead: bytes = b"") -> AsyncIterator[Page]:
+async def file_pages(fd: int, *, page_bytes: int, executor: Executor) -> AsyncIterator[Page]:
     """What is read from ``fd`` until its end, in pages of up to ``page_bytes``. A pipe gives what it has. The caller
-    closes ``fd``; ``ahead`` is what it has read already."""
+    closes ``fd``."""
     loop = asyncio.get_running_loop()
-    offset = len(ahead)
-    if ahead:
-        yield Page(ahead, len(ahead), first=True)
+    offset = 0
     while True:
         try:
             data = await loop.run_in_executor(executor, _read_full, fd, page_bytes)

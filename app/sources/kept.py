@@ -14,9 +14,11 @@ async def kept_pages(kept: KeptBytes, page_bytes: int, executor: Executor) -> As
     """All of it, in order; closed when this is closed or exhausted."""
     loop = asyncio.get_running_loop()
     pieces = kept.pieces(0, kept.nbytes, page_bytes)
+    given = 0
     try:
         while (piece := await loop.run_in_executor(executor, next, pieces, None)) is not None:
-            yield Page(piece, len(piece))
+            yield Page(piece, len(piece), byte=given, first=given == 0)
+            given += len(piece)
             del piece
     finally:
         kept.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 
 from app.core.errors import Refusal
@@ -45,10 +45,11 @@ class StoredObject:
         self._executor = executor
         self._stop = stop
 
-    async def pages(self) -> AsyncIterator[Page]:
+    async def pages(self) -> AsyncGenerator[Page, None]:
         """All of it, in order. Once closed, no thread works for it any more."""
         loop = asyncio.get_running_loop()
         fetching: deque[asyncio.Future[list[bytes]]] = deque()
+        given = 0
         offsets = iter(range(0, self.nbytes, self._range_bytes))
         try:
             while True:
@@ -62,7 +63,8 @@ class StoredObject:
                 pieces.reverse()
                 while pieces:
                     piece = pieces.pop()
-                    yield Page(piece, len(piece))
+                    yield Page(piece, len(piece), byte=given, first=given == 0)
+                    given += len(piece)
                     del piece
         finally:
             self._stop.set()  # what has not begun yet ends at once
