@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -114,4 +115,44 @@ class Sink(Protocol):
 
     async def abort(self) -> None:
         """Leave nothing behind that could pass for a result. Never raises, at any time, any number of times."""
+        ...
+
+
+class HeldFile(Protocol):
+    """A file that is there for as long as somebody holds it."""
+
+    def held(self) -> AbstractContextManager[int]:
+        """Its descriptor, within a scope."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some of a result that is in a file already: to make pages of it would only be to send them."""
+
+    file: HeldFile
+    offset: int
+    nbytes: int
+
+
+@runtime_checkable
+class GivesStretches(Protocol):
+    """An edge that has the rest of a result in a file."""
+
+    def stretch(self) -> Stretch | None:
+        """What comes next, if it is in a file and the producer has closed; it counts as received. None otherwise."""
+        ...
+
+
+@runtime_checkable
+class TakesStretches(Protocol):
+    """A sink that sends files by a shorter way than pages take."""
+
+    @property
+    def takes_stretches(self) -> bool:
+        """This one does."""
+        ...
+
+    async def write_stretch(self, stretch: Stretch) -> None:
+        """See ``Sink.write``."""
         ...

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from app.core.channel import Channel, Edge, EndOfChannel
-from app.core.interfaces import Operator, Receipt, Sink, Source, Stage
+from app.core.interfaces import GivesStretches, Operator, Receipt, Sink, Source, Stage, TakesStretches
 from app.core.page import Page
 from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, worst_case_bytes
 from app.pipeline.failure import cause, clean
@@ -183,7 +183,17 @@ class Flow:
         while page is not None:
             await self._write(page)
             del page
+            await self._write_stretches()
             page = await self._next_result()
+
+    async def _write_stretches(self) -> None:
+        """What is left of the result may be in a file, and the sink may have a way for files."""
+        edge, sink = self._edges[-1], self.sink
+        if not isinstance(edge, GivesStretches) or not isinstance(sink, TakesStretches) or not sink.takes_stretches:
+            return
+        while (stretch := edge.stretch()) is not None:
+            await sink.write_stretch(stretch)
+            self._output_bytes += stretch.nbytes
 
     async def _next_result(self) -> Page | None:
         try:

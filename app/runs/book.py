@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import orjson
 from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -65,16 +65,17 @@ class Entry:
         """The record with the figures of this moment."""
         return self.run if self.look is None else self.look()
 
-    def row(self) -> dict[str, Any]:
-        """Its columns."""
-        return {
-            "state": self.run.state,
-            "created_at": self.run.created_at,
-            "ended_at": self.ended_at,
-            "asked": self.asked,
-            "record": json.dumps(self.now().document()),
-            "result": None if self.result is None else json.dumps(asdict(self.result)),
-            "rejects": self.rejects,
+    def row(self) -> Callable[[], dict[str, Any]]:
+        """What makes its columns as they are now."""
+        run, ended_at, asked, result, rejects = self.now(), self.ended_at, self.asked, self.result, self.rejects
+        return lambda: {
+            "state": run.state,
+            "created_at": run.created_at,
+            "ended_at": ended_at,
+            "asked": asked,
+            "record": orjson.dumps(run).decode(),
+            "result": None if result is None else orjson.dumps(result).decode(),
+            "rejects": rejects,
         }
 
 
@@ -98,15 +99,14 @@ class Book:
         self._live: dict[str, Entry] = {}
 
     def add(self, run: Run, asked: str | None = None) -> Entry:
-        """Open an entry for a new run; it is in the database soon, or once ``save`` says so."""
+        """Open an entry for a new run. It is in the database once ``save`` says so, or when it ends or is refreshed."""
         entry = self._live[run.id] = Entry(run, asked=asked)
-        self._journal.note(run.id, entry.row())
         return entry
 
     async def save(self, entry: Entry) -> None:
         """Returns once the entry as it is now is durable. Raises ``state_failed``."""
         if not entry.forgotten:
-            await self._journal.note(entry.run.id, entry.row())
+            await asyncio.shield(self._journal.note(entry.run.id, entry.row(), hurry=True))
 
     def end(self, entry: Entry) -> asyncio.Future[None]:
         """Close an entry whose record is final. It is in the database soon; whoever awaits it knows that it is."""
@@ -115,13 +115,14 @@ class Book:
         entry.asked = None
         self._live.pop(entry.run.id, None)
         entry.ended.set()
-        return self._journal.note(entry.run.id, None if entry.forgotten else entry.row())
+        hurry = entry.run.mode != "stream"
+        return asyncio.shield(self._journal.note(entry.run.id, None if entry.forgotten else entry.row(), hurry=hurry))
 
     def release(self, entry: Entry) -> None:
         """Leave a run to whoever comes when this process is gone."""
         entry.look = entry.stop = entry.edges = None
         self._live.pop(entry.run.id, None)
-        self._journal.note(entry.run.id, entry.row())
+        self._journal.note(entry.run.id, entry.row(), hurry=True)
 
     async def find(self, run_id: str) -> Entry:
         """The entry of ``run_id``, of this process or any; ``not_found`` if there never was one or it was forgotten."""
@@ -188,8 +189,7 @@ class Book:
     async def refresh(self) -> None:
         """Put the figures of long runs into the database, and stop those that somebody cancelled elsewhere."""
         for entry in self._live.values():
-            if entry.look is not None:
-                self._journal.note(entry.run.id, entry.row())
+            self._journal.note(entry.run.id, entry.row())
         if self._live:
             for run_id in await self._read(self._cancelled):
                 if (live := self._live.get(run_id)) is not None:
@@ -244,10 +244,10 @@ class Book:
             return [self._entry(row) for row in connection.execute(select(runs).where(*conditions))]
 
     def _entry(self, row: Row[Any]) -> Entry:
-        run = run_of_document(json.loads(row.record))
+        run = run_of_document(orjson.loads(row.record))
         entry = Entry(run, row.asked, rejects=row.rejects, ended_at=row.ended_at)
         if row.result is not None:
-            entry.result = Result(**json.loads(row.result))
+            entry.result = Result(**orjson.loads(row.result))
         if row.ended_at is not None:
             entry.ended.set()
             entry.expired = time.time() - row.ended_at > self._ttl_s
@@ -277,7 +277,7 @@ class Book:
             return list(connection.scalars(select(runs.c.id).where(mine)))
 
     def _claim(self, entry: Entry, key: str, fingerprint: str) -> tuple[Entry | None, str | None]:
-        row = entry.row() | {"idempotency_key": key, "fingerprint": fingerprint}
+        row = entry.row()() | {"idempotency_key": key, "fingerprint": fingerprint}
         try:
             with self._database.writing() as connection:
                 failed = runs.c.state.in_(("failed", "cancelled"))
@@ -309,7 +309,7 @@ class Book:
             oldest = select(runs).where(runs.c.ended_at.is_not(None)).order_by(runs.c.created_at)
             crowding = list(connection.execute(oldest.limit(min(_SWEPT_AT_A_TIME, max(0, count - self._most)))))
         for row in (*expired, *crowding):
-            places = (row.rejects, None if row.result is None else json.loads(row.result)["place"])
+            places = (row.rejects, None if row.result is None else orjson.loads(row.result)["place"])
             for place in places:
                 if place is not None:
                     self._shelf.drop(place)
@@ -323,5 +323,5 @@ class Book:
         with self._database.reading() as connection:
             rows = list(connection.execute(select(runs.c.result, runs.c.rejects, runs.c.asked)))
         places = {row.rejects for row in rows if row.rejects is not None}
-        places |= {json.loads(row.result)["place"] for row in rows if row.result is not None}
-        return places | {json.loads(row.asked)["body"] for row in rows if row.asked is not None}
+        places |= {orjson.loads(row.result)["place"] for row in rows if row.result is not None}
+        return places | {orjson.loads(row.asked)["body"] for row in rows if row.asked is not None}

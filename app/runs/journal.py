@@ -1,4 +1,4 @@
-"""Rows of runs on their way to the database: all that wait go in one transaction, on a thread of its own."""
+"""Rows of runs on their way to the database: all that wait go in one transaction, on a thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import Refusal
 from app.runs.database import Database, runs
@@ -16,12 +17,16 @@ from app.runs.database import Database, runs
 log = logging.getLogger("weir")
 
 _AGAIN_S = 1.0
+_GATHER_S = 0.05
+"""How long a row waits for others that nobody waits for. Shorter, and short runs cost a transaction each."""
 
-Row = Mapping[str, Any]
+Row = Callable[[], Mapping[str, Any]]
+"""Makes the columns of a row, on the thread that writes it."""
 
 
 class Journal:
-    """Writes rows of ``owner``. Of several that wait for one run only the last is written.
+    """Writes rows of ``owner``. Of several that wait for one run only the last is written, so that a run that was short
+    is one row, once.
 
     A run whose row belongs to somebody else by now (this process was taken for dead) is told to ``on_lost``.
     """
@@ -35,18 +40,20 @@ class Journal:
         self._known: set[str] = set()
         self._written: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
-    def note(self, run_id: str, row: Row | None) -> asyncio.Future[None]:
-        """Write the row of a run, or remove it if that is None; soon. Whoever needs to know awaits the future: then it
-        is durable. It raises ``state_failed``; the row is tried again all the same."""
+    def note(self, run_id: str, row: Row | None, *, hurry: bool = False) -> asyncio.Future[None]:
+        """Write the row of a run, or remove it if that is None; soon, or at once. Whoever needs to know awaits the
+        future: then it is durable. It raises ``state_failed``; the row is tried again all the same."""
         self._waiting[run_id] = row
         if self._written is None:
-            self._written = asyncio.get_running_loop().create_future()
-            self._written.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._written = _watched_future()
         written = self._written
+        if hurry or run_id in self._known:
+            self._hurry.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        return asyncio.shield(written)
+        return written
 
     def adopt(self, run_id: str) -> None:
         """The row of this run is there already, and ours."""
@@ -54,22 +61,27 @@ class Journal:
 
     async def settled(self) -> None:
         """What was noted so far is written, or could not be for a while."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.done():
+            self._hurry.set()
             await asyncio.wait((self._writer,), timeout=10 * _AGAIN_S)
 
     async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            if not self._hurry.is_set():
+                gathering = loop.call_later(_GATHER_S, self._hurry.set)
+                await self._hurry.wait()
+                gathering.cancel()
+            self._hurry.clear()
             rows, written = self._waiting, self._written
             self._waiting, self._written = {}, None
             assert written is not None
             try:
-                lost = await asyncio.get_running_loop().run_in_executor(self._executor, self._store, rows)
+                lost = await loop.run_in_executor(self._executor, self._store, rows)
             except Refusal as refusal:
                 log.error("%s; it is tried again", refusal)
                 self._waiting = rows | self._waiting
-                if self._written is None:
-                    self._written = asyncio.get_running_loop().create_future()
-                    self._written.add_done_callback(lambda done: done.cancelled() or done.exception())
+                self._written = self._written or _watched_future()
                 written.set_exception(refusal)
                 await asyncio.sleep(_AGAIN_S)
                 continue
@@ -78,21 +90,37 @@ class Journal:
                 self._on_lost(run_id)
 
     def _store(self, rows: Mapping[str, Row | None]) -> list[str]:
-        with self._database.writing() as connection:
-            lost = [run_id for run_id, row in rows.items() if not self._store_one(connection, run_id, row)]
-        for run_id, row in rows.items():
-            if row is None or run_id in lost or row["ended_at"] is not None:
-                self._known.discard(run_id)
-            else:
-                self._known.add(run_id)
+        made = {run_id: row() for run_id, row in rows.items() if row is not None}
+        fresh = {run_id: row for run_id, row in made.items() if run_id not in self._known}
+        gone = [run_id for run_id, row in rows.items() if row is None]
+        try:
+            with self._database.writing() as connection:
+                self._insert(connection, fresh)
+                lost = self._update(connection, {name: row for name, row in made.items() if name not in fresh})
+                if gone:
+                    connection.execute(delete(runs).where(runs.c.id.in_(gone)))
+        except IntegrityError:  # a transaction whose end was not heard of had written them
+            self._known |= fresh.keys()
+            return self._store(rows)
+        for run_id in (*gone, *lost, *(run_id for run_id, row in made.items() if row["ended_at"] is not None)):
+            self._known.discard(run_id)
+        self._known |= {run_id for run_id, row in made.items() if row["ended_at"] is None and run_id not in lost}
         return lost
 
-    def _store_one(self, connection: Connection, run_id: str, row: Row | None) -> bool:
-        if row is None:
-            connection.execute(delete(runs).where(runs.c.id == run_id))
-            return True
-        if run_id not in self._known:
-            connection.execute(insert(runs).values(id=run_id, owner=self._owner, cancelling=False, **row))
-            return True
+    def _insert(self, connection: Connection, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        if rows:
+            same = {"owner": self._owner, "cancelling": False}
+            connection.execute(insert(runs), [{"id": run_id, **same, **row} for run_id, row in rows.items()])
+
+    def _update(self, connection: Connection, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        return [run_id for run_id, row in rows.items() if not self._is_mine(connection, run_id, row)]
+
+    def _is_mine(self, connection: Connection, run_id: str, row: Mapping[str, Any]) -> bool:
         mine = update(runs).where(runs.c.id == run_id, runs.c.owner == self._owner)
         return bool(connection.execute(mine.values(**row)).rowcount)
+
+
+def _watched_future() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, whoever else does
+    return future

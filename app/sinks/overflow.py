@@ -10,9 +10,13 @@ from contextlib import suppress
 
 from app.core.channel import ChannelStatistics, EndOfChannel
 from app.core.errors import Refusal
+from app.core.interfaces import Stretch
 from app.core.page import Page
 from app.stores.spool import Spool
 from app.stores.spool_file import SpoolFile
+
+_MOST_STRETCH_BYTES = 1 << 30
+"""One chunk of the answer: some clients cannot count beyond 31 bits."""
 
 
 class Overflow:
@@ -90,6 +94,16 @@ class Overflow:
                 raise EndOfChannel
             self._changed.clear()
             await self._changed.wait()
+
+    def stretch(self) -> Stretch | None:
+        """See ``GivesStretches``."""
+        if self._pages or not self._closed or self._file is None or self._spilling:
+            return None
+        nbytes = min(_MOST_STRETCH_BYTES, self._file.nbytes - self._read_bytes)
+        if not nbytes:
+            return None
+        self._read_bytes += nbytes
+        return Stretch(self._file, self._read_bytes - nbytes, nbytes)
 
     def close(self) -> None:
         """See ``Edge.close``."""

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from app.core.errors import Refusal
-from app.core.interfaces import Receipt
+from app.core.interfaces import Receipt, Stretch
 from app.core.page import Page
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -38,7 +38,7 @@ class ResponseSink:
     gets a status of its own. ``abort`` does nothing: an answer that is never completed is how its receiver learns.
 
     ``taker`` is the server, where it takes pages. ``hasher``, where the client takes trailers, is where the digest is
-    made that follows the body, with the verdict.
+    made that follows the body, with the verdict. ``sends_files``: the server knows ``http.response.zerocopysend``.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ResponseSink:
         page_bytes: int,
         taker: PageTaker | None = None,
         hasher: Executor | None = None,
+        sends_files: bool = False,
     ) -> None:
         self._send = send
         self._headers = headers
@@ -60,6 +61,8 @@ class ResponseSink:
         self._loop = asyncio.get_running_loop()
         self._progressed_at = self._loop.time()
         self.started = False
+        self.takes_stretches = sends_files and hasher is None
+        """See ``TakesStretches``; what is hashed has to be seen."""
         self.holds = 0 if taker else page_bytes
         """Stock uvicorn copies a slice as it adds its framing, and it may wait in its transport."""
 
@@ -84,6 +87,15 @@ class ResponseSink:
             await self._body(piece, piece.nbytes)
             # The server waits for its transport at the beginning of a send, not at its end: one more, of nothing.
             await self._body(b"", 0)
+
+    async def write_stretch(self, stretch: Stretch) -> None:
+        """Have the server send a part of a file; returns once the kernel has it."""
+        await self._start()
+        self._sending, self._progressed_at = True, self._loop.time()
+        with stretch.file.held() as fd:
+            place = {"file": fd, "offset": stretch.offset, "count": stretch.nbytes}
+            await self._send_message({"type": "http.response.zerocopysend", **place, "more_body": True})
+        self._end_send(stretch.nbytes)
 
     async def commit(self) -> Receipt:
         """Complete the answer."""
@@ -124,6 +136,9 @@ class ResponseSink:
             await self._or_left(self._taker.send_page(body))
         else:
             await self._send_message({"type": "http.response.body", "body": body, "more_body": True})
+        self._end_send(nbytes)
+
+    def _end_send(self, nbytes: int) -> None:
         self._sending = False
         self._sent_bytes += nbytes
         self._progressed_at = self._loop.time()

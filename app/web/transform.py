@@ -192,6 +192,7 @@ class _Exchange:
                 page_bytes=options.build.page_bytes,
                 taker=self._wire,
                 hasher=shop.io_executor if trailers else None,
+                sends_files="http.response.zerocopysend" in self._scope.get("extensions", {}),
             )
             overflow = Overflow(
                 high_water_bytes=options.high_water_bytes,

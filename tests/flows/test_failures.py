@@ -94,7 +94,7 @@ def test_a_client_that_sends_nothing_is_given_up(faulty: Server) -> None:
 
 
 def test_what_can_never_fit_and_what_does_not_fit_now(spool: Path) -> None:
-    with serving(spool, memory_budget="14MiB", worker_threads=1, admit_timeout="300ms") as server:
+    with serving(spool, memory_budget="14MiB", page_bytes="1MiB", worker_threads=1, admit_timeout="300ms") as server:
         reply = httpx.post(f"{server.transform}?from=csv&where=a>1&to=parquet", content=b"a\n1\n")
         assert (reply.status_code, reply.json()["code"]) == (413, "never_fits")
         assert "more than MEMORY_BUDGET" in reply.json()["detail"]

@@ -257,11 +257,13 @@ def test_limit_ends_the_run_before_the_upload_does(server: Server) -> None:
     connection.close()
 
 
-def test_a_client_that_reads_nothing_until_it_has_sent_all_is_rescued(server: Server) -> None:
+@pytest.mark.parametrize("way", ["", "TE: trailers\r\n"])
+def test_a_client_that_reads_nothing_until_it_has_sent_all_is_rescued(server: Server, way: str) -> None:
     before = server.metrics()["weir_spool_overflows_total"]
     size = 64 << 20
+    head = f"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\n{way}Content-Length: {size}\r\n\r\n"
     with socket.create_connection((server.host, server.port), timeout=60) as raw:
-        raw.sendall(b"POST /v1/transform?upper HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        raw.sendall(head.encode())
         for _ in range(64):
             raw.sendall(b"a" * (1 << 20))
         reply = http.client.HTTPResponse(raw)
@@ -272,7 +274,9 @@ def test_a_client_that_reads_nothing_until_it_has_sent_all_is_rescued(server: Se
             received += len(piece)
     assert received == size
     assert server.metrics()["weir_spool_overflows_total"] == before + 1
-    assert server.runs()[0]["spooled_bytes"] > 0
+    run = server.run(server.runs()[0]["id"])
+    assert run["spooled_bytes"] > 0
+    assert run["output_bytes"] == size
 
 
 def test_a_slow_duplex_reader_pays_no_disk(server: Server) -> None:

@@ -198,6 +198,7 @@ async def test_what_is_old_goes_and_what_is_too_many(tmp_path: Path, url: str) -
             await only.book.find("old")
     async with process(tmp_path / "a", url, most=3) as only:
         going = only.book.add(new_run("going", created_at=0.5))
+        await only.book.save(going)
         for number in range(5):
             await succeed(only.book, only.book.add(new_run(str(number), created_at=float(number))))
         await only.book.sweep()
