@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.server import Server
+from tests.server import Server, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,6 +52,20 @@ def test_the_lines_without_a_server(tmp_path: Path) -> None:
     assert len(printed) == 1
     assert '"item":"pen"' in printed[0]
     assert pq.read_table(tmp_path / "sales.parquet").column_names == ["item", "total"]
+
+
+def test_the_lines_with_a_store(tmp_path: Path) -> None:
+    first = next(line for line in BLOCKS[0].splitlines() if line.startswith("printf"))
+    with serving(tmp_path / "spool", stores=f"out={tmp_path / 'out'}") as server:
+        requests = BLOCKS[2].replace("localhost:8080", f"{server.host}:{server.port}").replace("curl ", "curl -sSf ")
+        answers = [
+            json.loads(line) for line in paste(f"{first}\n{requests.replace(chr(10), '; echo' + chr(10))}", tmp_path)
+        ]
+        assert answers[0]["url"] == "store:out/sales.parquet"
+        assert pq.read_table(tmp_path / "out" / "sales.parquet").num_rows == answers[0]["rows"] == 2
+        ends = [server.run(answer["id"]) for answer in answers[1:]]
+        assert [end["state"] for end in ends] == ["succeeded", "succeeded"]
+        assert server.get(f"/v1/runs/{ends[0]['id']}/result") == b'item\n"pen"\n"ink"\n'
 
 
 def test_targets_that_are_named_are_there() -> None:
