@@ -28,13 +28,15 @@ demo: setup
 	@.venv/bin/python -m bench.demo
 
 test: lint
-	@deploy/prerequisites.sh $(PYTHON) nginx haproxy
+	@deploy/prerequisites.sh $(PYTHON) nginx haproxy postgres
+	@.venv/bin/python -m tests.object_store.install
 	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
 	@echo "once more what needs a server, on uvicorn's own protocol"
 	@WEIR_TEST_WIRE=stock .venv/bin/python -m pytest -q -n 2 --dist loadgroup $(SERVED)
 
 test-slow: setup
-	@deploy/prerequisites.sh $(PYTHON) nginx haproxy
+	@deploy/prerequisites.sh $(PYTHON) nginx haproxy postgres
+	@.venv/bin/python -m tests.object_store.install
 	@.venv/bin/python -m pytest -q -m slow
 
 fuzz: setup
@@ -67,3 +69,6 @@ lock:
 	    --no-header --no-emit-index-url --no-emit-find-links -q -o $$f.lock; done
 	@echo 'atheris>=3.0,<3.1' | uv pip compile - --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements-fuzz.lock
+	@for tool in 'swift>=2.38,<2.39' 'localstack-core[base-runtime]==4.3.0'; do \
+	  echo "$$tool" | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links -q -o tests/object_store/$$(echo "$$tool" | sed 's/[^a-z].*//').lock; done

@@ -88,11 +88,18 @@ class Plan:
         """It cannot run on bytes: a step works on rows, or the formats differ and one of them has rows. A source that
         is not known counts as bytes; a target that is not known is the source."""
         source_has_rows = self.source is not None and self.source.kind == "rows"
+        if self.judges_rows and (source_has_rows or self.source is None):
+            return True
         changes = self.target is not None and self.target is not self.source
         if changes and (source_has_rows or (self.target is not None and self.target.kind == "rows")):
             return True
         on_rows = ("rows", "records") if source_has_rows else ("rows",)
         return any(planned.step.takes in on_rows for planned in self.steps)
+
+    @property
+    def judges_rows(self) -> bool:
+        """It says what the rows' types are, or what becomes of bad ones: then they have to be looked at."""
+        return bool(self.types) or self.on_error != "fail" or self.max_errors is not None
 
     def describe(self) -> str:
         """The pipeline in a line, as it would stand in a URL without its encoding."""
@@ -238,6 +245,8 @@ def build(
     packed = next((p.argument for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     last_pack = next((p.step.takes for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     media_type = _MEDIA_TYPE_OF_CODEC[packed] if packed and last_pack == "pack" else target.media_types[0]
+    if plan.judges_rows and source.kind != "rows":
+        raise Refusal("bad_pipeline", f"types, on_error and max_errors are about rows, and {source.name} has none")
     if not plan.needs_rows:
         stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
         return Built(tuple(stages), target, media_type, options.page_bytes, 0, None, None, None, None)

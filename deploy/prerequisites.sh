@@ -1,16 +1,16 @@
 #!/bin/sh
 # What the Makefile needs of the system: Python 3.11 with venv, curl, and the programs that are named behind the first
-# argument (nginx, haproxy: the tests put them in front). Asks apt for what is missing; starts no service.
+# argument (nginx and haproxy, which the tests put in front, and postgres). Asks apt for what is missing; starts no service.
 set -eu
 python=${1:-python3}
 [ $# = 0 ] || shift
-PATH=$PATH:/usr/sbin
+PATH=$PATH:/usr/sbin:$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')
 missing=
 command -v "$python" >/dev/null 2>&1 || missing="$missing python3"
 "$python" -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
 for program in "$@"; do
-  command -v "$program" >/dev/null 2>&1 || missing="$missing $(echo "$program" | sed 's/^nginx$/nginx-light/')"
+  command -v "$program" >/dev/null 2>&1 || missing="$missing $(echo "$program" | sed 's/^nginx$/nginx-light/; s/^postgres$/postgresql/')"
 done
 if [ -n "$missing" ]; then
   echo "installing$missing"

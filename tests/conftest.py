@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store.fixtures import localstack, swift
 from tests.server import Server, serving
+
+__all__ = ["localstack", "swift"]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from app.stores.objects import (
     PartLimits,
     Piece,
     SentPart,
+    Transient,
     Writing,
     whole_crc32,
 )
@@ -103,9 +104,9 @@ class S3Bucket:
         """See ``ObjectStore.head``."""
         with self._calling(key) as call:
             reply = call.head_object(Bucket=self._bucket, Key=key)
-        return ObjectInfo(
-            key, reply["ContentLength"], reply["ETag"], reply["LastModified"].timestamp(), reply.get("Metadata", {})
-        )
+        modified_at = self._said(key, reply, "LastModified").timestamp()
+        nbytes, etag = self._said(key, reply, "ContentLength"), self._said(key, reply, "ETag")
+        return ObjectInfo(key, nbytes, etag, modified_at, reply.get("Metadata", {}))
 
     def read(self, key: str, *, offset: int, nbytes: int, etag: str, piece_bytes: int) -> Iterator[bytes]:
         """See ``ObjectStore.read``."""
@@ -116,7 +117,8 @@ class S3Bucket:
             reply = call.get_object(Bucket=self._bucket, Key=key, Range=asked, IfMatch=etag)
             body = reply["Body"]
             try:
-                if reply["ETag"] != etag or reply["ContentLength"] != nbytes:  # a store that ignores If-Match or Range
+                # A store may not know If-Match, or Range.
+                if self._said(key, reply, "ETag") != etag or self._said(key, reply, "ContentLength") != nbytes:
                     raise Refusal("object_changed", f"{self.url(key)} changed while it was read")
                 while piece := body.read(piece_bytes):
                     yield piece
@@ -135,7 +137,7 @@ class S3Bucket:
                 **_described(writing),
             )
         nbytes = sum(len(piece) for piece in pieces)
-        return ObjectInfo(key, nbytes, self._etag(key, reply), 0.0, {})
+        return ObjectInfo(key, nbytes, self._said(key, reply, "ETag"), 0.0, {})
 
     def begin(self, key: str, writing: Writing) -> str:
         """See ``ObjectStore.begin``."""
@@ -147,7 +149,7 @@ class S3Bucket:
                 ChecksumType="FULL_OBJECT",
                 **_described(writing),
             )
-        return str(reply["UploadId"])
+        return str(self._said(key, reply, "UploadId"))
 
     def put_part(
         self, key: str, upload_id: str, number: int, offset: int, pieces: Sequence[Piece], crc32: int
@@ -163,7 +165,7 @@ class S3Bucket:
                 Body=body,
                 ChecksumCRC32=_base64(crc32),
             )
-        return SentPart(number, offset, body.nbytes, crc32, self._etag(key, reply))
+        return SentPart(number, offset, body.nbytes, crc32, self._said(key, reply, "ETag"))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[SentPart], writing: Writing) -> ObjectInfo:
         """See ``ObjectStore.complete``. The store compares the CRC-32 and the size of the whole."""
@@ -180,12 +182,17 @@ class S3Bucket:
                 MpuObjectSize=nbytes,
                 **_condition(writing),
             )
-        return ObjectInfo(key, nbytes, self._etag(key, reply), 0.0, {})
+        return ObjectInfo(key, nbytes, self._said(key, reply, "ETag"), 0.0, {})
 
     def abort(self, key: str, upload_id: str) -> None:
         """See ``ObjectStore.abort``."""
-        with self._calling(key) as call:
-            call.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        try:
+            with self._calling(key) as call:
+                call.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        except Refusal as refusal:
+            if refusal.code == "not_found":  # as some servers say of one that was completed
+                raise NoSuchUpload(refusal.detail) from refusal
+            raise
 
     def uploads(self, prefix: str) -> list[OpenUpload]:
         """See ``ObjectStore.uploads``."""
@@ -204,12 +211,11 @@ class S3Bucket:
         with contextlib.suppress(NoSuchUpload), self._calling(key) as call:
             call.delete_object(Bucket=self._bucket, Key=key)
 
-    def _etag(self, key: str, reply: Any) -> str:
-        """A write that is answered without an ETag was not made."""
-        etag = reply.get("ETag")
-        if not etag:
-            raise Refusal("store_failed", f"{self.url(key)}: the store answered without an ETag")
-        return str(etag)
+    def _said(self, key: str, reply: Any, name: str) -> Any:
+        """What an answer must say. One that was cut behind its first line looks like a success, and says nothing."""
+        if not reply.get(name) and reply.get(name) != 0:
+            raise Transient("reset", f"{self.url(key)}: the store answered without {name}")
+        return reply[name]
 
     @contextlib.contextmanager
     def _calling(self, key: str, changed: str = "precondition_failed") -> Iterator[Any]:
