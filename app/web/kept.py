@@ -6,11 +6,13 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.runs.book import Result
 from app.stores.kept import KeptBytes
@@ -33,10 +35,13 @@ class KeptResponse(Response):
         result: Result,
         open_place: Callable[[str], KeptBytes],
         executor: Executor,
+        budget: Budget,
         headers: Iterable[tuple[bytes, bytes]],
     ) -> None:
-        """``open_place`` blocks, and is called on ``executor``."""
+        """``open_place`` blocks, and is called on ``executor``. What is not sent by the server's own way for files is
+        paid for in ``budget``."""
         super().__init__()
+        self._budget = budget
         self._result = result
         self._open = open_place
         self._executor = executor
@@ -56,15 +61,16 @@ class KeptResponse(Response):
         if answer.status in (412, 416):
             await self._refuse(answer)(scope, receive, send)
             return
-        try:
-            kept = await asyncio.get_running_loop().run_in_executor(self._executor, self._open, result.place)
-        except Refusal as refusal:
-            await problem(refusal)(scope, receive, send)
-            return
-        try:
+        async with AsyncExitStack() as held:
+            try:
+                kept = await asyncio.get_running_loop().run_in_executor(self._executor, self._open, result.place)
+                held.callback(kept.close)
+                if not _by_server(kept, scope):
+                    await held.enter_async_context(self._budget.admit(2 * _PIECE_BYTES))
+            except Refusal as refusal:
+                await problem(refusal)(scope, receive, send)
+                return
             await send_answer(kept, answer, self._more_headers, self._executor, scope, send)
-        finally:
-            kept.close()
 
     def _refuse(self, answer: Answer) -> Response:
         if answer.status == 412:
@@ -85,7 +91,7 @@ async def send_answer(
 ) -> None:
     """Send what was decided; a file by the server's own way for files, where it has one."""
     await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, *headers]})
-    by_server = kept.fd is not None and "http.response.zerocopysend" in scope.get("extensions", {})
+    by_server = _by_server(kept, scope)
     for piece in answer.pieces:
         if not isinstance(piece, Slice):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -100,6 +106,10 @@ async def send_answer(
 def repr_digest(digest: str) -> bytes:
     """A SHA-256 in hex as the value of ``Repr-Digest``."""
     return b"sha-256=:" + base64.b64encode(bytes.fromhex(digest)) + b":"
+
+
+def _by_server(kept: KeptBytes, scope: Scope) -> bool:
+    return kept.fd is not None and "http.response.zerocopysend" in scope.get("extensions", {})
 
 
 async def _send_read(kept: KeptBytes, piece: Slice, executor: Executor, send: Send) -> None:

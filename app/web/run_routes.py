@@ -118,7 +118,7 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
         headers = [(b"weir-run-id", run_id.encode())]
         if result.coding is not None:
             headers.append((b"content-encoding", result.coding.encode()))
-        return KeptResponse(result, workshop.shelf.open, io_executor, headers)
+        return KeptResponse(result, workshop.shelf.open, io_executor, workshop.runner.budget, headers)
 
     @router.delete("/{run_id}", status_code=204, summary="Cancel a run and forget it")
     async def delete_run(run_id: str) -> Response:
