@@ -177,7 +177,9 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         watches = [
             asyncio.create_task(_watch_lag(metrics)),
             asyncio.create_task(_every(_REFRESH_S, book.refresh)),
-            asyncio.create_task(_every(min(BEAT_S, settings.result_ttl / 4), desk.look_round, book.sweep)),
+            asyncio.create_task(_every(BEAT_S, desk.beat)),
+            asyncio.create_task(_every(BEAT_S, desk.look_round)),
+            asyncio.create_task(_every(min(BEAT_S, settings.result_ttl / 4), book.sweep)),
             asyncio.create_task(_choose_way(wire.files, spool.directory, send_executor)),
         ]
         health.ready = True
@@ -222,14 +224,13 @@ async def _watch_lag(metrics: Metrics) -> None:
         metrics.observe("weir_event_loop_lag_seconds", max(0.0, time.monotonic() - due))
 
 
-async def _every(seconds: float, *works: Callable[[], Awaitable[None]]) -> None:
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do something now and again, for ever. What fails is tried the next time."""
     while True:
-        for work in works:
-            try:
-                await work()
-            except Exception:
-                log.exception("%s failed; it is tried again", work.__qualname__)
+        try:
+            await work()
+        except Exception:
+            log.exception("%s failed; it is tried again", getattr(work, "__qualname__", work))
         await asyncio.sleep(seconds)
 
 

@@ -48,12 +48,12 @@ class Budget:
         self._queue: deque[_Claim] = deque()
 
     @asynccontextmanager
-    async def admit(self, worst_case_bytes: int) -> AsyncIterator[float]:
+    async def admit(self, worst_case_bytes: int, *, patient: bool = False) -> AsyncIterator[float]:
         """Hold ``worst_case_bytes`` while in the scope; gives the seconds that were spent in the queue.
 
         Raises ``never_fits`` at once when the limit could not carry it even alone, and ``budget_full`` with a
-        ``retry_after_s`` when it was not granted within ``wait_s``. A cancelled waiter leaves the queue and holds
-        nothing.
+        ``retry_after_s`` when it was not granted within ``wait_s``; who is ``patient`` waits as long as it takes. A
+        cancelled waiter leaves the queue and holds nothing.
         """
         if worst_case_bytes > self._limit_bytes:
             raise Refusal(
@@ -67,7 +67,7 @@ class Budget:
         self._queue.append(claim)
         self._grant()
         try:
-            await self._wait_granted(claim)
+            await (claim.granted.wait() if patient else self._wait_granted(claim))
             yield time.monotonic() - started
         finally:
             self._leave(claim)

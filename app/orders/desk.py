@@ -39,6 +39,7 @@ class Desk:
         self._most_attempts = most_attempts
         self._tasks: set[asyncio.Task[None]] = set()
         self._carried: set[Entry] = set()
+        self._found: list[Entry] = []
 
     def take(self, entry: Entry, order: Order) -> None:
         """Carry a run whose entry is durable."""
@@ -47,16 +48,22 @@ class Desk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def beat(self) -> None:
+        """Say that this process is alive. To be called every ``BEAT_S``."""
+        await self._off_loop(self._owner.beat)
+
     async def look_round(self) -> None:
         """Find processes that are gone, take over their runs and end their writes. To be called at the start and now and
-        then."""
-        await self._off_loop(self._owner.beat)
+        then; what cannot be settled, as a store does not answer, is tried the next time."""
         await self._off_loop(self._owner.bury)
-        for entry in await self._shop.runner.book.adopt():
+        self._found += await self._shop.runner.book.adopt()
+        found, self._found = self._found, []
+        for entry in found:
             try:
                 await self._take_up(entry)
             except Refusal as refusal:
-                log.error("run %s could not be taken up: %s", entry.run.id, refusal)
+                log.error("run %s cannot be taken up yet: %s", entry.run.id, refusal)
+                self._found.append(entry)
         await self._end_writes()
 
     async def close(self) -> None:
@@ -126,7 +133,7 @@ class Desk:
                 if plan.on_error == "quarantine":
                     entry.rejects = await shop.keep_rejects(run_id, rejects)
 
-            await shop.runner.execute(entry, flow, account_of(built), settle)
+            await shop.runner.execute(entry, flow, account_of(built), settle, patient=True)
         finally:
             stop.set()
             rejects.close()
@@ -134,6 +141,9 @@ class Desk:
     async def _take_up(self, entry: Entry) -> None:
         """Whatever was going on in a run whose server is gone: bring it to its end, or begin it again."""
         runner = self._shop.runner
+        if entry.forgotten:
+            await runner.refuse(entry, entry.reason or Refusal("cancelled", "the run was cancelled with DELETE"))
+            return
         order = None if entry.asked is None else order_of_text(entry.asked)
         write = await self._off_loop(self._shop.ledger.of_run, entry.run.id)
         made = write is not None and write.nbytes is not None and await self._was_made(write)
@@ -162,8 +172,10 @@ class Desk:
         found = self._shop.stores.reopen(write.url, threading.Event())
         try:
             info = await self._in_store(found.store.head, found.key)
-        except Refusal:
-            return False
+        except Refusal as refusal:
+            if refusal.code == "not_found":
+                return False
+            raise
         return info.metadata.get(TOKEN) == write.token and info.nbytes == write.nbytes
 
     async def _end_writes(self) -> None:
@@ -172,9 +184,10 @@ class Desk:
         for write in await self._off_loop(shop.ledger.abandoned):
             try:
                 found = shop.stores.reopen(write.url, threading.Event())
-                await self._in_store(end_write, write, found.store, found.key, shop.ledger.uploads)
-                await self._off_loop(shop.ledger.close, write.entry)
-                shop.on_abort(True)
+                others = shop.ledger.uploads_of_others
+                if await self._in_store(end_write, write, found.store, found.key, others):
+                    await self._off_loop(shop.ledger.close, write.entry)
+                    shop.on_abort(True)
             except Refusal as refusal:
                 shop.on_abort(False)
                 log.warning("an upload to %s is still to be aborted: %s", write.url, refusal)

@@ -188,8 +188,9 @@ class Book:
 
     async def refresh(self) -> None:
         """Put the figures of long runs into the database, and stop those that somebody cancelled elsewhere."""
-        for entry in self._live.values():
-            self._journal.note(entry.run.id, entry.row())
+        for run_id, entry in self._live.items():
+            if entry.look is not None or not self._journal.knows(run_id):
+                self._journal.note(run_id, entry.row())
         if self._live:
             for run_id in await self._read(self._cancelled):
                 if (live := self._live.get(run_id)) is not None:

@@ -59,6 +59,10 @@ class Journal:
         """The row of this run is there already, and ours."""
         self._known.add(run_id)
 
+    def knows(self, run_id: str) -> bool:
+        """The row of this run was written, or waits to be."""
+        return run_id in self._known or run_id in self._waiting
+
     async def settled(self) -> None:
         """What was noted so far is written, or could not be for a while."""
         if self._writer is not None and not self._writer.done():

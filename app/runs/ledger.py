@@ -84,10 +84,16 @@ class Ledger:
         self._abandoned = len(abandoned)
         return abandoned
 
-    def uploads(self) -> set[str]:
-        """The ids of all uploads that an entry knows."""
+    def uploads_of_others(self, write: Write) -> set[str] | None:
+        """The uploads to the same object that other entries know; None while one of them is being begun, as then it is
+        not known yet."""
         with self._database.reading() as connection:
-            return set(connection.scalars(select(writes.c.upload_id).where(writes.c.upload_id.is_not(None))))
+            same = select(writes.c.upload_id, writes.c.nbytes, writes.c.owner)
+            found = list(connection.execute(same.where(writes.c.url == write.url, writes.c.id != write.entry)))
+            alive = set(connection.scalars(select(owners.c.id)))
+        if any(upload_id is None and nbytes is None and owner in alive for upload_id, nbytes, owner in found):
+            return None
+        return {upload_id for upload_id, _, _ in found if upload_id is not None}
 
     def of_run(self, run_id: str) -> Write | None:
         """The latest write of a run."""
@@ -102,18 +108,23 @@ class Ledger:
             connection.execute(update(writes).where(writes.c.id == entry).values(**values))
 
 
-def end_write(write: Write, store: ObjectStore, key: str, known_uploads: Callable[[], set[str]]) -> None:
-    """Abort what an abandoned write left in its store. Where its upload's id was never noted, every upload of that key
-    goes that was begun since then and that no entry knows. Raises what the store raises."""
+def end_write(write: Write, store: ObjectStore, key: str, others: Callable[[Write], set[str] | None]) -> bool:
+    """Abort what an abandoned write left in its store; False if that cannot be told yet. Where its upload's id was never
+    noted, every upload of that key goes that was begun since then and that is not one of ``others``. Raises what the
+    store raises."""
     if write.upload_id is not None:
         with contextlib.suppress(NoSuchUpload):
             store.abort(key, write.upload_id)
-        return
+        return True
     if write.nbytes is not None:
-        return  # it was put at once
-    known = known_uploads()
-    for upload in store.uploads(key):
+        return True  # it was put at once
+    opened = store.uploads(key)
+    known = others(write)  # asked for after the list was made: who began an upload in it has an entry by now
+    if known is None:
+        return False
+    for upload in opened:
         late = upload.began_at >= write.began_at - _MOST_SKEW_S
         if upload.key == key and late and upload.upload_id not in known:
             with contextlib.suppress(NoSuchUpload):
                 store.abort(key, upload.upload_id)
+    return True

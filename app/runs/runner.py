@@ -59,9 +59,11 @@ class Runner:
         """An id for a run of this process."""
         return self.prefix + secrets.token_hex(8)[len(self.prefix) :]
 
-    async def execute(self, entry: Entry, flow: Flow, account: Account, settle: Settle) -> Receipt:
+    async def execute(
+        self, entry: Entry, flow: Flow, account: Account, settle: Settle, *, patient: bool = False
+    ) -> Receipt:
         """Admit and run ``flow``; the record is final when this returns or raises, and durable unless the run only
-        streamed.
+        streamed. It waits for the budget as ``Budget.admit`` says.
 
         ``settle`` keeps what the run left, before its end is recorded; it gets the receipt, or None after a failure.
         Raises what the flow raises. A cancellation leaves the record ``cancelled``, with ``entry.reason`` as its cause
@@ -84,7 +86,7 @@ class Runner:
         entry.stop = task.cancel
         entry.run = advance(entry.run, Prepared(flow.worst_case_bytes))
         try:
-            async with self.budget.admit(flow.worst_case_bytes) as wait_s:
+            async with self.budget.admit(flow.worst_case_bytes, patient=patient) as wait_s:
                 entry.run = advance(entry.run, Started(wait_s))
                 entry.look = lambda: advance(entry.run, progress())
                 entry.edges = lambda: flow.statistics().edges

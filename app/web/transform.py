@@ -285,11 +285,11 @@ class _Exchange:
                 order = replace(order, body=await self._intake(body, run.id))
                 entry.asked = order.text()
                 await shop.runner.book.save(entry)
-            except Refusal as refusal:
-                await shop.runner.refuse(entry, refusal)
-                raise
-            except BaseException:
-                await shop.runner.refuse(entry, Refusal("client_gone", "the client left before its body was whole"))
+            except BaseException as error:
+                gone = Refusal("client_gone", "the client left before its body was whole")
+                await shop.runner.refuse(entry, error if isinstance(error, Refusal) else gone)
+                if order.body is not None:
+                    await asyncio.get_running_loop().run_in_executor(shop.io_executor, shop.shelf.drop, order.body)
                 raise
             self._desk.take(entry, order)
         await accepted_response(entry.run)(self._scope, self._receive, self._send)
