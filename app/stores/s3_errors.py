@@ -21,6 +21,7 @@ _MAY_PASS: dict[str, TransientReason] = {
     "BadDigest": "digest",
     "InvalidDigest": "digest",
     "IncompleteBody": "digest",
+    "MalformedXML": "digest",  # ours is well formed: it was changed on its way
     "XAmzContentChecksumMismatch": "digest",
     "XAmzContentSHA256Mismatch": "digest",
     "ExpiredToken": "expired",
