@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.object_store.server import ObjectStoreServer
+
 CSV = "a,s\n1,x\n2,y\n3,\n"
 WEIR = [sys.executable, "-m", "app.cli"]
 
@@ -115,3 +117,45 @@ def test_every_setting_is_documented() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     for name in Settings.model_fields:
         assert f"`{name.upper()}`" in readme or f"`{name.upper()}," in readme or f"{name.upper()}`" in readme, name
+
+
+@pytest.mark.xdist_group("object_store")
+def test_objects_stand_where_files_may(
+    tmp_path: Path, csv: Path, swift: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in swift.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = swift.fresh_bucket()
+    options = ["--s3-endpoint-url", swift.endpoint_url, "--s3-addressing", "path"]
+    assert weir(tmp_path, "run", str(csv), f"s3://{bucket}/in.csv", *options).returncode == 0
+    done = weir(
+        tmp_path, "run", f"s3://{bucket}/in.csv", f"s3://{bucket}/", "--where", "a>1", "--to", "parquet", *options
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    keys = {found["Key"] for found in swift.client().list_objects_v2(Bucket=bucket)["Contents"]} - {"in.csv"}
+    assert [key[-8:] for key in keys] == [".parquet"]
+    printed = weir(tmp_path, "run", f"s3://{bucket}/{keys.pop()}", "-", "--to", "csv", *options)
+    assert printed.stdout.decode() == 'a,s\n2,"y"\n3,\n'
+    bad = weir(
+        tmp_path, "run", f"s3://{bucket}/in.csv", f"s3://{bucket}/bad", "--where", "b>1", "--to", "csv", *options
+    )
+    assert bad.returncode == 1
+    assert b"there is no column 'b'" in bad.stderr
+    missing = weir(tmp_path, "run", f"s3://{bucket}/nothing.csv", "-", *options)
+    assert (missing.returncode, missing.stdout) == (1, b"")
+    assert b"not_found" in missing.stderr
+    assert swift.open_uploads(bucket) == []
+    assert "bad" not in {found["Key"] for found in swift.client().list_objects_v2(Bucket=bucket)["Contents"]}
+
+
+def test_a_directory_may_have_a_name(tmp_path: Path, csv: Path) -> None:
+    out = tmp_path / "out"
+    assert weir(tmp_path, "run", str(csv), "store:out/a/b.csv", "--stores", f"out={out}").returncode == 0
+    assert (out / "a" / "b.csv").read_text() == CSV
+    again = weir(tmp_path, "run", str(csv), "store:out/a/b.csv", "--overwrite", "false", "--stores", f"out={out}")
+    assert again.returncode == 1
+    assert b"precondition_failed" in again.stderr
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["b.csv"]
+    outside = weir(tmp_path, "run", str(csv), "store:out/../c.csv", "--stores", f"out={out}")
+    assert outside.returncode == 1
+    assert not (tmp_path / "c.csv").exists()

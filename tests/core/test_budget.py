@@ -110,3 +110,22 @@ def test_however_scopes_end_everything_is_given_back(jobs: list[tuple[int, int, 
         assert (left.reserved_bytes, left.demand_bytes, left.admitted, left.waiting) == (0, 0, 0, 0)
 
     asyncio.run(main())
+
+
+async def test_who_is_patient_waits_as_long_as_it_takes() -> None:
+    budget, log, release = Budget(100, max_flows=9, wait_s=0.01), [], asyncio.Event()
+    holding = asyncio.create_task(hold(budget, 80, log, release))
+    await asyncio.sleep(0)
+    admitted = asyncio.Event()
+
+    async def wait() -> None:
+        async with budget.admit(50, patient=True):
+            admitted.set()
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.1)
+    assert not admitted.is_set()
+    release.set()
+    await asyncio.gather(holding, waiting)
+    assert admitted.is_set()
+    assert budget.statistics().reserved_bytes == 0

@@ -162,3 +162,32 @@ def test_a_file_that_is_held_outlives_its_closing(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no longer kept"):
         file.read(0, 1)
     spool.close()
+
+
+def test_a_file_that_got_a_name_outlives_its_process(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit_bytes=1000, recycle_bytes=500)
+    file = spool.open()
+    file.append(b"kept")
+    file.link(tmp_path / "name")
+    file.close()
+    other = spool.open()  # not the same file again
+    other.append(b"other")
+    other.close()
+    spool.close()
+    assert (tmp_path / "name").read_bytes() == b"kept"
+    assert spool.statistics().used_bytes == 0
+
+
+def test_a_file_system_that_links_nothing_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    spool = Spool(tmp_path / "spool", limit_bytes=10 << 20)
+    file = spool.open()
+    file.append(bytes(range(256)) * 20_000)
+    monkeypatch.setattr(os, "link", no_link)
+    file.link(tmp_path / "name")
+    file.close()
+    spool.close()
+    assert (tmp_path / "name").read_bytes() == bytes(range(256)) * 20_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["name", "spool"]

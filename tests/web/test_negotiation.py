@@ -5,7 +5,15 @@ import pytest
 from app.core.errors import CODES, Refusal
 from app.plan import FORMATS, plan_of_query
 from app.web.errors import STATUS
-from app.web.negotiation import accepted_coding, content_codings, file_name_of, with_source, with_target
+from app.web.negotiation import (
+    accepted_coding,
+    content_codings,
+    file_name_of,
+    preferred,
+    wants_sha256,
+    with_source,
+    with_target,
+)
 
 PLAIN = plan_of_query([])
 
@@ -78,3 +86,17 @@ def test_the_coding_of_a_result(header: str, name: str, coding: str | None) -> N
 def test_file_names_of_dispositions() -> None:
     assert file_name_of('attachment; filename="a b.csv"') == "a b.csv"
     assert file_name_of("inline") == ""
+
+
+def test_preferences_and_wanted_digests() -> None:
+    assert preferred("wait=10, Respond-Async; foo=bar") == {"wait", "respond-async"}
+    assert preferred("") == set()
+    assert [
+        wants_sha256(header) for header in ("sha-256=1", "sha-512=3, SHA-256=10", "sha-256=0", "sha-512=1", "")
+    ] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
