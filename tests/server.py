@@ -75,8 +75,8 @@ class Server:
         runs: list[dict[str, Any]] = json.loads(self.get("/v1/runs?limit=1000"))["runs"]
         return runs
 
-    def run(self, run_id: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self.get(f"/v1/runs/{run_id}?wait=10"))
+    def run(self, run_id: str, wait_s: float = 5.0) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.get(f"/v1/runs/{run_id}?wait={wait_s}"))
         return record
 
     def memory_kib(self, field: str = "VmHWM") -> int:

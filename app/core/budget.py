@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from app.core.errors import Refusal
@@ -46,13 +46,15 @@ class Budget:
         self._reserved_bytes = 0
         self._admitted = 0
         self._queue: deque[_Claim] = deque()
+        self._patient: deque[_Claim] = deque()
 
     @asynccontextmanager
     async def admit(self, worst_case_bytes: int, *, patient: bool = False) -> AsyncIterator[float]:
         """Hold ``worst_case_bytes`` while in the scope; gives the seconds that were spent in the queue.
 
         Raises ``never_fits`` at once when the limit could not carry it even alone, and ``budget_full`` with a
-        ``retry_after_s`` when it was not granted within ``wait_s``; who is ``patient`` waits as long as it takes. A
+        ``retry_after_s`` when it was not granted within ``wait_s``. Who is ``patient`` waits as long as it takes, and
+        lets all others go first; but after ``wait_s`` he stands in the queue like them, so that he is not forgotten. A
         cancelled waiter leaves the queue and holds nothing.
         """
         if worst_case_bytes > self._limit_bytes:
@@ -64,10 +66,10 @@ class Budget:
             )
         started = time.monotonic()
         claim = _Claim(worst_case_bytes, asyncio.Event())
-        self._queue.append(claim)
+        (self._patient if patient else self._queue).append(claim)
         self._grant()
         try:
-            await (claim.granted.wait() if patient else self._wait_granted(claim))
+            await (self._wait_long(claim) if patient else self._wait_granted(claim))
             yield time.monotonic() - started
         finally:
             self._leave(claim)
@@ -86,14 +88,23 @@ class Budget:
                 retry_after_s=math.ceil(max(1.0, self._wait_s / 2)),
             ) from None
 
+    async def _wait_long(self, claim: _Claim) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s):
+                await claim.granted.wait()
+        if claim in self._patient:
+            self._patient.remove(claim)
+            self._queue.append(claim)
+        await claim.granted.wait()
+
     def statistics(self) -> BudgetStatistics:
         """What is taken and what is asked for, now."""
         return BudgetStatistics(
             limit_bytes=self._limit_bytes,
             reserved_bytes=self._reserved_bytes,
-            demand_bytes=sum(claim.nbytes for claim in self._queue),
+            demand_bytes=sum(claim.nbytes for claim in (*self._queue, *self._patient)),
             admitted=self._admitted,
-            waiting=len(self._queue),
+            waiting=len(self._queue) + len(self._patient),
         )
 
     def _leave(self, claim: _Claim) -> None:
@@ -102,16 +113,17 @@ class Budget:
             self._reserved_bytes -= claim.nbytes
             self._admitted -= 1
         else:
-            self._queue.remove(claim)
+            (self._patient if claim in self._patient else self._queue).remove(claim)
         self._grant()
 
     def _grant(self) -> None:
-        """Grant from the head of the queue for as long as the head fits. A small run never overtakes a large one."""
-        while self._queue:
-            head = self._queue[0]
+        """Grant from the head of the queue for as long as the head fits. A small run never overtakes a large one, unless
+        that is patient."""
+        while queue := self._queue or self._patient:
+            head = queue[0]
             if self._admitted >= self._max_flows or self._reserved_bytes + head.nbytes > self._limit_bytes:
                 return
-            self._queue.popleft()
+            queue.popleft()
             self._reserved_bytes += head.nbytes
             self._admitted += 1
             head.granted.set()

@@ -21,6 +21,7 @@ from app.runs.record import Restarted, advance
 from app.sinks.multipart import MultipartSink
 from app.sinks.rejects import RejectsLog
 from app.sources.kept import kept_pages
+from app.stores.kept import KeptBytes
 from app.stores.objects import TOKEN, Writing
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class Desk:
         plan, run_id = order.plan(), entry.run.id
         rejects = RejectsLog(shop.spool)
         stop = threading.Event()
+        kept: KeptBytes | None = None
         try:
             built = build(plan, shop.options.build, decode=order.codings, encode=order.coding, keep=rejects.keep)
             source: Source
@@ -137,6 +139,8 @@ class Desk:
         finally:
             stop.set()
             rejects.close()
+            if kept is not None:
+                kept.close()
 
     async def _take_up(self, entry: Entry) -> None:
         """Whatever was going on in a run whose server is gone: bring it to its end, or begin it again."""

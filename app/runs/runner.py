@@ -97,6 +97,7 @@ class Runner:
         except BaseException as error:
             if entry.run.state == "running":
                 entry.run = advance(entry.run, progress())
+            await flow.sink.abort()  # it may never have been run
             await self._fail(entry, error, settle)
             raise
         entry.run = advance(entry.run, progress())

@@ -112,20 +112,54 @@ def test_however_scopes_end_everything_is_given_back(jobs: list[tuple[int, int, 
     asyncio.run(main())
 
 
-async def test_who_is_patient_waits_as_long_as_it_takes() -> None:
-    budget, log, release = Budget(100, max_flows=9, wait_s=0.01), [], asyncio.Event()
-    holding = asyncio.create_task(hold(budget, 80, log, release))
+async def test_who_is_patient_lets_others_go_first_but_not_for_ever() -> None:
+    budget, log = Budget(100, max_flows=9, wait_s=0.2), []
+    first, small, late, never = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold(budget, 80, log, first))
     await asyncio.sleep(0)
     admitted = asyncio.Event()
 
     async def wait() -> None:
         async with budget.admit(50, patient=True):
+            log.append(50)
             admitted.set()
 
     waiting = asyncio.create_task(wait())
-    await asyncio.sleep(0.1)
-    assert not admitted.is_set()
-    release.set()
-    await asyncio.gather(holding, waiting)
-    assert admitted.is_set()
-    assert budget.statistics().reserved_bytes == 0
+    await asyncio.sleep(0)
+    assert budget.statistics().demand_bytes == 50
+    overtaking = asyncio.create_task(hold(budget, 15, log, small))
+    await asyncio.sleep(0.05)
+    assert log == [80, 15]
+    await asyncio.sleep(0.2)  # now it stands in the queue, and nobody overtakes any more
+    behind = asyncio.create_task(hold(budget, 5, log, late))
+    await asyncio.sleep(0.05)
+    assert log == [80, 15]
+    first.set()
+    await admitted.wait()
+    await waiting
+    late.set()
+    small.set()
+    never.set()
+    await asyncio.gather(holding, overtaking, behind)
+    assert log == [80, 15, 50, 5]
+    assert budget.statistics().reserved_bytes == budget.statistics().waiting == 0
+
+
+async def test_a_patient_one_that_is_cancelled_leaves_either_queue() -> None:
+    for wait_s in (60.0, 0.01):
+        budget, log, release = Budget(100, max_flows=9, wait_s=wait_s), [], asyncio.Event()
+        holding = asyncio.create_task(hold(budget, 80, log, release))
+        await asyncio.sleep(0)
+
+        async def wait(budget: Budget = budget) -> None:
+            async with budget.admit(50, patient=True):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        assert budget.statistics().waiting == 0
+        release.set()
+        await holding
+        assert budget.statistics().reserved_bytes == 0
