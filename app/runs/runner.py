@@ -90,6 +90,8 @@ class Runner:
                 entry.run = advance(entry.run, Started(wait_s))
                 entry.look = lambda: advance(entry.run, progress())
                 entry.edges = lambda: flow.statistics().edges
+                if entry.asked is not None:
+                    await self.book.save(entry)  # should it take the server down, that is one attempt
                 receipt = await flow.run()
                 # There is a result now: who cancels from here on comes too late.
                 entry.stop, entry.settling = None, True
