@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,8 @@ from app.server import Place, serve_on
 from app.settings import Settings
 from app.sinks.file import FileSink, StdoutSink
 from app.sinks.rejects import RejectsLog
-from app.sources.file import file_pages
+from app.sources.file import LocalFile, file_pages
+from app.sources.random_access import read_pages
 from app.sources.spooled import spooled_pages
 from app.stores.spool import Spool
 from app.workers import BACKLOG, listeners, supervise, work
@@ -119,10 +121,14 @@ async def _run(asked: argparse.Namespace, plan: Plan, settings: Settings) -> Non
             plan = replace(plan, source=plan.source or FORMATS["bytes"])
             plan = replace(plan, target=plan.target or plan.source)
             built = build(plan, options, keep=rejects.keep)
-            read = file_pages(fd, page_bytes=settings.page_bytes, executor=io_executor, ahead=ahead)
-            pages: Source = _shown(read, fd, asked.source)
-            if built.read_file is not None:
-                pages = spooled_pages(pages, spool, built.read_file, io_executor)
+            pages: Source
+            if built.read_file is not None and stat.S_ISREG(os.fstat(fd).st_mode):
+                pages = _shown(read_pages(LocalFile(fd), built.read_file, io_executor), None, asked.source)
+            else:
+                read = file_pages(fd, page_bytes=settings.page_bytes, executor=io_executor, ahead=ahead)
+                pages = _shown(read, os.fstat(fd).st_size or None, asked.source)
+                if built.read_file is not None:
+                    pages = spooled_pages(pages, spool, built.read_file, io_executor)
             sink: Sink = StdoutSink(1, io_executor) if asked.sink == "-" else FileSink(Path(asked.sink), io_executor)
             flow = Flow(
                 pages,
@@ -149,9 +155,8 @@ async def _run(asked: argparse.Namespace, plan: Plan, settings: Settings) -> Non
                 os.close(fd)
 
 
-async def _shown(pages: AsyncIterator[Any], fd: int, name: str) -> AsyncIterator[Any]:
+async def _shown(pages: AsyncIterator[Any], total: int | None, name: str) -> AsyncIterator[Any]:
     """The same pages, with a progress bar on standard error if that is a terminal."""
-    total = os.fstat(fd).st_size or None
     with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=Path(name).name, disable=None) as bar:
         async for page in pages:
             bar.update(page.nbytes)

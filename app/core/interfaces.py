@@ -16,6 +16,32 @@ it is not read again, and whoever made the source closes what the source opened.
 """
 
 
+class RandomAccess(Protocol):
+    """An input whose bytes can be read from anywhere, as often as one likes. They stay the same meanwhile.
+
+    Whoever opened it closes it, once nobody reads any more.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes there are."""
+        ...
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Up to ``nbytes`` at ``offset``; fewer only at the end. Blocks; from any thread. Raises ``Refusal``."""
+        ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A random-access input that is a file of this machine: an engine may open it by itself, which is faster."""
+
+    @property
+    def path(self) -> str:
+        """A name that works in this process for as long as the input is open."""
+        ...
+
+
 class Stage(Protocol):
     """A transform made of plain functions: pages in, pages out. It knows no asyncio, no budget and no I/O.
 

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 from app.core.errors import Refusal
 from app.core.page import Page
+from app.sources.random_access import ReadFile, read_pages
 from app.stores.catalogue import Located
 from app.stores.objects import ObjectInfo
 
@@ -72,8 +73,14 @@ class StoredObject:
             for future in fetching:
                 future.exception()  # looked at, so that asyncio does not report it as lost
 
+    def pages_by(self, read: ReadFile) -> AsyncIterator[Page]:
+        """What ``read`` makes of it, which asks for those of its bytes that it needs. ``holds`` does not count here."""
+        return read_pages(self, read, self._executor, ended=self._stop.set)
+
     def read_at(self, offset: int, nbytes: int) -> bytes:
-        """Some bytes from anywhere, for formats that are read from their end. Blocks."""
+        """See ``RandomAccess``."""
+        if self._stop.is_set():
+            raise Refusal("cancelled", "the run ended before this was read")
         nbytes = min(nbytes, self.nbytes - offset)
         if nbytes <= 0:
             return b""
