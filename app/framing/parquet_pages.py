@@ -19,7 +19,7 @@ from app.framing.needs import ALL, Condition, Needs, PassedOver, field_called, l
 from app.framing.parquet_footer import RowGroup, ordered_leaves, row_groups, statistics_of
 from app.framing.parquet_room import BUFFER_BYTES, Room
 from app.framing.parquet_statistics import ruled_out
-from app.framing.parquet_windows import GAP_BYTES, TAIL_BYTES, Windows, span_bytes
+from app.framing.parquet_windows import GAP_BYTES, Windows, span_bytes
 
 _MAGIC, _ENCRYPTED_MAGIC = b"PAR1", b"PARE"
 _BATCH_ROWS = 64 * 1024
@@ -27,7 +27,8 @@ _PROBE_ROWS = 256
 _HEAP_PER_FOOTER_BYTE = 10
 """What a footer takes in memory, by its size in the file; 9 was measured."""
 _HELD_SHARE = 4
-"""The share of the memory in which bytes of a far input are held: a quarter, and half as much while they come in."""
+"""Up to this share of the memory, a quarter, bytes of a far input are held. Less, and there are more requests; more, and
+there is less room to decode a row group in."""
 
 
 def batches(
@@ -51,15 +52,16 @@ def batches(
     """
     held_bytes = memory_bytes // _HELD_SHARE
     windows = None if isinstance(input, OnDisk) else Windows(input, held_bytes=held_bytes)
-    room_bytes = memory_bytes - 4 * page_bytes - (0 if windows is None else TAIL_BYTES + held_bytes * 3 // 2)
     with pa.OSFile(input.path) if isinstance(input, OnDisk) else pa.PythonFile(windows, "r") as source:
         footer_bytes = _check_ends(source, memory_bytes)
+        room_bytes = memory_bytes - _HEAP_PER_FOOTER_BYTE * footer_bytes - 4 * page_bytes
+        if windows is not None:
+            room_bytes -= windows.hold_end(footer_bytes + 8)
         try:
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
             footer = source.read_at(footer_bytes, source.size() - 8 - footer_bytes)
             selection = _selected(file.schema_arrow, footer, needs)
             rows = _Rows(file, selection, page_bytes, memory_bytes)
-            room_bytes -= _HEAP_PER_FOOTER_BYTE * footer_bytes
             kept = selection.kept(footer, file.num_row_groups, passed_over or PassedOver())
             for lot in _lots(kept, held_bytes) if windows is not None else ([group] for group in kept):
                 rooms = [Room(group.index, group.chunks, room_bytes) for group in lot]

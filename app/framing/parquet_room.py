@@ -80,12 +80,16 @@ class PageWalk:
 
 
 class Room:
-    """The walks through those chunks of row group ``index`` that are read, and the memory there is for them."""
+    """The walks through those chunks of row group ``index`` that are read, and the memory there is for them.
+
+    ``held_bytes`` is what is held of the file meanwhile, in the same memory.
+    """
 
     def __init__(self, index: int, chunks: Sequence[Chunk], room_bytes: int) -> None:
         self.walks = [PageWalk(chunk) for chunk in chunks]
         self._index = index
         self._room_bytes = room_bytes
+        self.held_bytes = 0
 
     def check_through(self, read_at: Callable[[int, int], Data]) -> None:
         """Go through all page headers by small reads, then ``check``."""
@@ -95,7 +99,7 @@ class Room:
 
     def check(self) -> None:
         """Raise ``page_too_large`` if the pages seen so far take more memory than there is."""
-        needed_bytes = _SLACK * sum(walk.needed_bytes for walk in self.walks)
+        needed_bytes = self.held_bytes + _SLACK * sum(walk.needed_bytes for walk in self.walks)
         if needed_bytes > self._room_bytes:
             raise Refusal(
                 "page_too_large",

@@ -39,6 +39,13 @@ class Windows:
         self._windows: list[_Window] = []
         self._begins: list[int] = []
 
+    def hold_end(self, nbytes: int) -> int:
+        """See to it that the tail has ``nbytes``, in one read more if need be; what it takes."""
+        begin = self._input.nbytes - nbytes
+        if begin < self._tail.begin:
+            self._tail = _Window(self._input, begin, self._input.nbytes)
+        return self._input.nbytes - self._tail.begin
+
     def hold(self, groups: Sequence[tuple[Sequence[Chunk], Room]]) -> None:
         """Let go of what was held, and be ready for these chunks of row groups, whose page headers are checked.
 
@@ -49,17 +56,21 @@ class Windows:
         chunks = [chunk for chunks, _ in groups for chunk in chunks]
         if any(chunk.at < 0 or chunk.nbytes < 0 or chunk.at + chunk.nbytes > self._input.nbytes for chunk in chunks):
             raise ValueError("a column chunk lies outside of the file")
-        if span_bytes(chunks) > self._held_bytes:
+        nbytes = span_bytes(chunks)
+        if nbytes > self._held_bytes:
             step_bytes = max(_LEAST_STEP_BYTES, self._held_bytes // len(chunks))
-            pairs = [
-                pair for chunks, room in groups for pair in zip(chunks, room.walks, [room] * len(chunks), strict=True)
-            ]
-            self._show(_Moving(self._input, chunk, step_bytes, walk, room) for chunk, walk, room in pairs)
+            windows = []
+            for some, room in groups:
+                room.held_bytes = (len(some) + 1) * step_bytes
+                moving = zip(some, room.walks, strict=True)
+                windows += [_Moving(self._input, chunk, step_bytes, walk, room) for chunk, walk in moving]
+            self._show(windows)
             return
         for begin, end in ranges(chunks, most_bytes=max(1, self._held_bytes // 2)):
             if not self._tail.begin <= begin:
                 self._show([*self._windows, _Window(self._input, begin, end)])
         for _, room in groups:
+            room.held_bytes = nbytes
             room.check_through(self._read_at)
 
     def read(self, nbytes: int = -1) -> bytes | memoryview:
