@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -39,6 +39,15 @@ class OnDisk(Protocol):
     @property
     def path(self) -> str:
         """A name that works in this process for as long as the input is open."""
+        ...
+
+
+@runtime_checkable
+class ReadsSeveral(Protocol):
+    """A random-access input that gives several ranges sooner together than one after the other."""
+
+    def read_several(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """What ``read_at`` gives for each pair of an offset and a size, in order."""
         ...
 
 

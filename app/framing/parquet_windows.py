@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from app.core.errors import Refusal
-from app.core.interfaces import RandomAccess
+from app.core.interfaces import RandomAccess, ReadsSeveral
 from app.framing.parquet_footer import Chunk
 from app.framing.parquet_room import PageWalk, Room
 
@@ -35,16 +36,18 @@ class Windows:
         self._input = input
         self._held_bytes = held_bytes
         self._at = 0
-        self._tail = _Window(input, max(0, input.nbytes - TAIL_BYTES), input.nbytes)
         self._windows: list[_Window] = []
         self._begins: list[int] = []
+        self._tail = _Window((input.nbytes, input.nbytes), b"")
+        self.hold_end(TAIL_BYTES)
 
     def hold_end(self, nbytes: int) -> int:
-        """See to it that the tail has ``nbytes``, in one read more if need be; what it takes."""
-        begin = self._input.nbytes - nbytes
-        if begin < self._tail.begin:
-            self._tail = _Window(self._input, begin, self._input.nbytes)
-        return self._input.nbytes - self._tail.begin
+        """Read the tail anew, if it does not have ``nbytes`` (or all there are); gives what it has."""
+        place = max(0, self._input.nbytes - nbytes), self._input.nbytes
+        if place[0] < self._tail.begin:
+            (data,) = _read_all(self._input, [place])
+            self._tail = _Window(place, data)
+        return self._tail.end - self._tail.begin
 
     def hold(self, groups: Sequence[tuple[Sequence[Chunk], Room]]) -> None:
         """Let go of what was held, and be ready for these chunks of row groups, whose page headers are checked.
@@ -58,6 +61,11 @@ class Windows:
             raise ValueError("a column chunk lies outside of the file")
         nbytes = span_bytes(chunks)
         if nbytes > self._held_bytes:
+            places = sorted((chunk.at, chunk.at + chunk.nbytes) for chunk in chunks)
+            if any(before[1] > behind[0] for before, behind in pairwise(places)):
+                raise ValueError(
+                    "column chunks overlap"
+                )  # so each byte is checked as one of the chunk that it is read for
             step_bytes = max(_LEAST_STEP_BYTES, self._held_bytes // len(chunks))
             windows = []
             for some, room in groups:
@@ -66,9 +74,10 @@ class Windows:
                 windows += [_Moving(self._input, chunk, step_bytes, walk, room) for chunk, walk in moving]
             self._show(windows)
             return
-        for begin, end in ranges(chunks, most_bytes=max(1, self._held_bytes // 2)):
-            if not self._tail.begin <= begin:
-                self._show([*self._windows, _Window(self._input, begin, end)])
+        together = isinstance(self._input, ReadsSeveral)
+        places = ranges(chunks, most_bytes=max(1, self._held_bytes // (4 if together else 2)))
+        places = [(begin, end) for begin, end in places if begin < self._tail.begin]
+        self._show(map(_Window, places, _read_all(self._input, places)))
         for _, room in groups:
             room.held_bytes = nbytes
             room.check_through(self._read_at)
@@ -119,20 +128,21 @@ class Windows:
 
     def _piece(self, offset: int, end: int) -> bytes | memoryview:
         """Some bytes, at least one, of those from ``offset`` to ``end``."""
-        if offset >= self._tail.begin:
-            return self._tail.between(offset, end)
         index = bisect_right(self._begins, offset) - 1
+        # Windows before the tail: no byte that decides how much is decoded may get past their checks.
         if index >= 0 and offset < self._windows[index].end:
             return self._windows[index].between(offset, min(end, self._windows[index].end))
-        return read_whole(self._input, offset, end)
+        if offset >= self._tail.begin:
+            return self._tail.between(offset, end)
+        return _read_all(self._input, [(offset, end)])[0]
 
 
 class _Window:
-    """The bytes from ``begin`` to ``end``."""
+    """The bytes of a place: from where to where."""
 
-    def __init__(self, input: RandomAccess, begin: int, end: int) -> None:
-        self.begin, self.end = begin, end
-        self._data = memoryview(read_whole(input, begin, end))
+    def __init__(self, place: tuple[int, int], data: bytes) -> None:
+        self.begin, self.end = place
+        self._data = memoryview(data)
 
     def between(self, begin: int, end: int) -> memoryview:
         return self._data[begin - self.begin : end - self.begin]
@@ -142,12 +152,11 @@ class _Moving(_Window):
     """Shows some of a chunk, and moves on where it is read."""
 
     def __init__(self, input: RandomAccess, chunk: Chunk, step_bytes: int, walk: PageWalk, room: Room) -> None:
-        self.begin, self.end = chunk.at, chunk.at + chunk.nbytes
+        super().__init__((chunk.at, chunk.at + chunk.nbytes), b"")
         self._input = input
         self._step_bytes = step_bytes
         self._walk, self._room = walk, room
         self._shown_at = chunk.at
-        self._data = memoryview(b"")
 
     def between(self, begin: int, end: int) -> memoryview:
         if begin < self._shown_at or end > self._shown_at + len(self._data):
@@ -159,23 +168,13 @@ class _Moving(_Window):
         start = begin if self._walk.done else min(begin, self._walk.at)
         kept = self._data[start - self._shown_at :] if start >= self._shown_at else memoryview(b"")
         more_at = start + len(kept)
-        more = read_whole(self._input, more_at, max(end, min(self.end, more_at + self._step_bytes)))
+        (more,) = _read_all(self._input, [(more_at, max(end, min(self.end, more_at + self._step_bytes)))])
         self._shown_at, self._data = start, memoryview(more if not kept else bytes(kept) + more)
         del kept
         self._walk.over(self._data, start)
         if more_at + len(more) >= self.end:
             self._walk.check_done()
         self._room.check()
-
-
-def read_whole(input: RandomAccess, begin: int, end: int) -> bytes:
-    """The bytes from ``begin`` to ``end``, none of which is missing."""
-    data = input.read_at(begin, end - begin) if begin < end else b""
-    if len(data) != end - begin:
-        raise Refusal(
-            "source_failed", f"the input gives {len(data)} of {end - begin} bytes at byte {begin}", byte=begin
-        )
-    return data
 
 
 def ranges(chunks: Iterable[Chunk], *, most_bytes: int | None = None) -> list[tuple[int, int]]:
@@ -194,3 +193,16 @@ def ranges(chunks: Iterable[Chunk], *, most_bytes: int | None = None) -> list[tu
 def span_bytes(chunks: Iterable[Chunk]) -> int:
     """The bytes of all ranges that are read for ``chunks``."""
     return sum(end - begin for begin, end in ranges(chunks))
+
+
+def _read_all(input: RandomAccess, places: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes of each place, from where to where, of which none is missing."""
+    sizes = [(begin, end - begin) for begin, end in places if begin < end]
+    if isinstance(input, ReadsSeveral) and len(sizes) > 1:
+        found = input.read_several(sizes)
+    else:
+        found = [input.read_at(begin, nbytes) for begin, nbytes in sizes]
+    for (begin, nbytes), data in zip(sizes, found, strict=True):
+        if len(data) != nbytes:
+            raise Refusal("source_failed", f"the input gives {len(data)} of {nbytes} bytes at byte {begin}", byte=begin)
+    return found or [b""] * len(places)

@@ -105,7 +105,7 @@ class Desk:
                 stored = shop.stored_object(place, info, stop)
                 length = info.nbytes
                 if built.read_file is not None:
-                    source, held = stored.pages_by(built.read_file), 0
+                    source, held = stored.pages_by(built.read_file, shop.io_executor), 0
                 else:
                     source, held = stored.pages(), stored.holds
             else:

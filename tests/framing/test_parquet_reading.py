@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -67,6 +68,22 @@ def test_chunks_are_read_in_few_ranges(wide: tuple[pa.Table, bytes], names: list
     chunk_bytes = 4 * len(names) * 800_000
     assert chunk_bytes <= far.asked_bytes - TAIL_BYTES <= chunk_bytes * 1.01 + 4096
     assert max(nbytes for _, nbytes in far.asked) <= 8 * MIB
+
+
+def test_ranges_are_asked_for_together_where_that_is_offered(wide: tuple[pa.Table, bytes]) -> None:
+    class Together(Far):
+        lots = 0
+
+        def read_several(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+            self.lots += 1
+            return [self.read_at(*place) for place in places]
+
+    table, data = wide
+    together = Together(data)
+    assert read(together, needing("c1", "c5")).equals(table.select(["c1", "c5"]))
+    assert (together.lots, len(together.asked)) == (1, 1 + 2 * 4)
+    assert read(together, Needs()).equals(table)
+    assert max(nbytes for _, nbytes in together.asked) <= 4 * MIB
 
 
 def test_small_row_groups_are_fetched_together(wide: tuple[pa.Table, bytes]) -> None:
@@ -143,6 +160,24 @@ def test_a_page_that_is_too_large_is_refused_when_its_header_comes_by() -> None:
         read(Far(data), Needs(), memory_bytes=16 * MIB)
     assert caught.value.code == "page_too_large"
     assert "row group 0" in caught.value.detail
+
+
+def test_no_page_header_is_overlooked_because_its_chunk_is_at_the_end() -> None:
+    rows = 300
+    table = pa.table(
+        {
+            "noise": [os.urandom(100_000) for _ in range(rows)],
+            "bomb": [b"%09d" % n + bytes(100_000) for n in range(rows)],
+        }
+    )
+    options: dict[str, Any] = {"use_dictionary": ["bomb"], "dictionary_pagesize_limit": 64 * MIB, "write_batch_size": 1}
+    data = parquet(table, compression={"noise": "none", "bomb": "zstd"}, data_page_size=100_000, **options)
+    bomb = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).column(1)
+    assert bomb.dictionary_page_offset > len(data) - TAIL_BYTES
+    with pytest.raises(Refusal) as caught:
+        read(Far(data), Needs())
+    assert caught.value.code == "page_too_large"
+    assert read(Far(data), needing("noise")).equals(table.select(["noise"]))
 
 
 def test_what_the_input_refuses_comes_out_as_it_is(wide: tuple[pa.Table, bytes]) -> None:

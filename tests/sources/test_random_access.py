@@ -33,7 +33,7 @@ from tests.inputs import Far
 
 ROWS = list(range(50_000))
 READ: ReadFile = partial(batches, page_bytes=64 * 1024, memory_bytes=1 << 24)
-EXECUTOR = ThreadPoolExecutor(2)
+EXECUTOR, FETCHING = ThreadPoolExecutor(2), ThreadPoolExecutor(2)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ async def test_any_input_gives_the_rows_in_order(data: bytes, tmp_path: Path) ->
     def stored() -> StoredObject:
         place, stop = Located(store, "object"), threading.Event()
         return StoredObject(
-            place, store.head("object"), range_bytes=1 << 20, page_bytes=1 << 16, ahead=2, executor=EXECUTOR, stop=stop
+            place, store.head("object"), range_bytes=1 << 20, page_bytes=1 << 16, ahead=2, executor=FETCHING, stop=stop
         )
 
     file = spool.open()
@@ -71,7 +71,7 @@ async def test_any_input_gives_the_rows_in_order(data: bytes, tmp_path: Path) ->
     try:
         assert await rows_of(read_pages(Far(data), READ, EXECUTOR)) == ROWS
         assert await rows_of(read_pages(LocalFile(fd), READ, EXECUTOR)) == ROWS
-        assert await rows_of(stored().pages_by(READ)) == ROWS
+        assert await rows_of(stored().pages_by(READ, EXECUTOR)) == ROWS
         assert await rows_of(spooled_pages(body(), spool, READ, EXECUTOR)) == ROWS
         with SpooledBytes(file) as kept:
             assert await rows_of(kept_pages_by(READ, kept, EXECUTOR)) == ROWS
@@ -133,10 +133,10 @@ async def test_an_object_that_is_stopped_is_not_read_any_more(data: bytes, tmp_p
         range_bytes=1 << 20,
         page_bytes=1 << 16,
         ahead=2,
-        executor=EXECUTOR,
+        executor=FETCHING,
         stop=stop,
     )
-    pages = object_.pages_by(READ)
+    pages = object_.pages_by(READ, EXECUTOR)
     await anext(pages)
     await pages.aclose()
     assert stop.is_set()
