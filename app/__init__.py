@@ -10,7 +10,8 @@ The way of a page
                     `------------------ one task group, one Flow -----------------`
 
 With ``sink=`` the last of these is ``sinks/multipart``, and a run without a client (``Prefer: respond-async``,
-``POST /v1/runs``) is carried by ``orders/desk``, from a kept body or from ``sources/stored``.
+``POST /v1/runs``) is carried by ``orders/desk``, from a kept body or from ``sources/stored``. What is read from its end
+(Parquet) comes by ``sources/random_access`` in place of the first two: from the spool, or from where it is kept.
 
 Before its first byte is read, a run is admitted by the ``Budget`` (``core/budget``) with the most bytes it can ever hold
 (``core/segment``). It waits its turn, or is refused; once in, it never has to ask again. It ends committed or aborted.
@@ -50,6 +51,9 @@ Decisions, and what was not chosen
   input on a thread of its own, because the engine below it wants to.
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
+* Of a Parquet file only those columns and row groups are read that the steps can use, which their text tells
+  (``stages/needs``): pushing steps down into a reader would make a second engine of it. Where in doubt, all is read.
+* What is far away is fetched in ranges that are known beforehand, not read ahead by guessing: a footer tells them all.
 * Workers share the database of runs and nothing else: one stream is no faster by a second process, so what they share
   need not be fast. Their metrics are summed by asking over UNIX sockets (``web/siblings``).
 * Runs are written down behind the loop's back, all that wait in one transaction; only what is promised (202, a kept

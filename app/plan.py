@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import yaml
 
 from app.core.errors import Refusal, known
-from app.core.interfaces import KeepsLength, Operator, Stage
+from app.core.interfaces import KeepsLength, Operator, RandomAccess, Stage
 from app.core.page import Page, Reject
 from app.framing import (
     FORMATS,
@@ -24,8 +24,10 @@ from app.framing import (
 from app.framing.codecs import CODEC_ALIASES
 from app.framing.compression import CONTENT_CODINGS, Compress, Decompress
 from app.framing.lines import reader as line_reader
+from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
 from app.stages import STEPS, StageContext, Step, find_step
+from app.stages.needs import needs
 from app.stages.sql import Query
 from app.stages.tolerance import Tolerance
 
@@ -124,10 +126,11 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan as stages. ``read_file``, where set, turns the spooled input into pages before the stages see them.
+    """A plan as stages. ``read_file``, where set, makes the pages that the stages see first, of an input of random access.
 
     ``page_bytes`` is the largest page that flows. ``rows_in`` and ``rows_out`` are the indices of the stages whose
-    output rows are the run's rows in, and whose input rows are its rows out. ``tolerance`` counts the rejects.
+    output rows are the run's rows in, and whose input rows are its rows out; ``passed_over`` counts rows in that were
+    never read, because no ``where`` could keep them. ``tolerance`` counts the rejects.
     """
 
     stages: tuple[Stage | Operator, ...]
@@ -135,10 +138,11 @@ class Built:
     media_type: str
     page_bytes: int
     outside_bytes: int
-    read_file: Callable[[str], Iterator[Page]] | None
+    read_file: Callable[[RandomAccess], Iterator[Page]] | None
     tolerance: Tolerance | None
     rows_in: int | None
     rows_out: int | None
+    passed_over: PassedOver
 
     @property
     def keeps_length(self) -> bool:
@@ -249,11 +253,19 @@ def build(
         raise Refusal("bad_pipeline", f"types, on_error and max_errors are about rows, and {source.name} has none")
     if not plan.needs_rows:
         stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
-        return Built(tuple(stages), target, media_type, options.page_bytes, 0, None, None, None, None)
+        return Built(tuple(stages), target, media_type, options.page_bytes, 0, None, None, None, None, PassedOver())
 
     before, between, after = _around_rows(plan.steps, source, target)
     tolerance = Tolerance(plan.on_error, plan.max_errors, keep if plan.on_error == "quarantine" else None)
-    read_options = ReadOptions(options.page_bytes, options.max_line_bytes, options.whole_bytes, plan.types)
+    passed_over = PassedOver()
+    read_options = ReadOptions(
+        options.page_bytes,
+        options.max_line_bytes,
+        options.whole_bytes,
+        plan.types,
+        needs=needs([(planned.step.name, planned.argument) for planned in between]),
+        passed_over=passed_over,
+    )
     if source.kind != "rows" or target.kind != "rows":
         raise Refusal("bad_pipeline", f"{source.name} to {target.name} needs rows on both sides: {known(_ROWS)}")
     intake = decoders + _plain_stages(before, source, options, context)
@@ -275,10 +287,11 @@ def build(
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
         outside_bytes=options.whole_bytes if read_file is not None else 0,
-        read_file=(lambda path: read_file(path, read_options)) if read_file is not None else None,
+        read_file=(lambda input: read_file(input, read_options)) if read_file is not None else None,
         tolerance=tolerance,
         rows_in=len(head) - 1,
         rows_out=len(head) + len(rows),
+        passed_over=passed_over,
     )
 
 

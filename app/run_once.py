@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import secrets
+import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,8 @@ from app.settings import Settings
 from app.sinks.file import FileSink, StdoutSink
 from app.sinks.multipart import MultipartSink
 from app.sinks.rejects import RejectsLog
-from app.sources.file import file_pages
+from app.sources.file import LocalFile, file_pages
+from app.sources.random_access import ReadFile, read_pages
 from app.sources.spooled import spooled_pages
 from app.sources.stored import StoredObject
 from app.stores.catalogue import Stores
@@ -46,7 +48,8 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
     with ThreadPoolExecutor(settings.worker_threads) as executor, ThreadPoolExecutor(8) as io_executor:
         try:
             async with contextlib.AsyncExitStack() as ends:
-                opened = _open(source, settings, stores, io_executor, ends)
+                reader = ends.enter_context(ThreadPoolExecutor(1))
+                opened = _open(source, settings, stores, io_executor, reader, ends)
                 told = format_of_file_name(target) if target != "-" else None
                 plan = replace(plan, source=plan.source or format_of_file_name(source), target=plan.target or told)
                 if plan.source is None and plan.needs_rows:
@@ -54,9 +57,14 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                 plan = replace(plan, source=plan.source or FORMATS["bytes"])
                 plan = replace(plan, target=plan.target or plan.source)
                 built = build(plan, build_options(settings, str(spool.directory)), keep=rejects.keep)
-                pages: Source = _shown(opened.pages(), opened.nbytes, source)
-                if built.read_file is not None:
-                    pages = spooled_pages(pages, spool, built.read_file, io_executor)
+                pages: Source
+                if built.read_file is not None and opened.pages_by is not None:
+                    pages = _shown(opened.pages_by(built.read_file), None, source)
+                    opened.holds = 0
+                else:
+                    pages = _shown(opened.pages(), opened.nbytes, source)
+                    if built.read_file is not None:
+                        pages = spooled_pages(pages, spool, built.read_file, io_executor)
                 sink: Sink
                 if _is_url(target):
                     ledger = await ends.enter_async_context(_ledger(settings, spool, io_executor))
@@ -89,11 +97,13 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
 
 @dataclass(slots=True)
 class _Opened:
-    """An input: its size if that is known, what reading it holds, and the pages; some of them were looked at."""
+    """An input: its size if that is known, what reading it in order holds, and its pages, of which some were looked at.
+    ``pages_by`` reads it at random, where that can be."""
 
     nbytes: int | None
     holds: int
     source: AsyncIterator[Any]
+    pages_by: Callable[[ReadFile], AsyncIterator[Any]] | None = None
     ahead: Any = None
 
     async def peek(self) -> bytes:
@@ -111,7 +121,12 @@ class _Opened:
 
 
 def _open(
-    name: str, settings: Settings, stores: Stores, executor: Executor, ends: contextlib.AsyncExitStack
+    name: str,
+    settings: Settings,
+    stores: Stores,
+    executor: Executor,
+    reader: Executor,
+    ends: contextlib.AsyncExitStack,
 ) -> _Opened:
     if _is_url(name):
         stop = threading.Event()
@@ -128,14 +143,18 @@ def _open(
         )
         pages = stored.pages()
         ends.push_async_callback(pages.aclose)
-        return _Opened(stored.nbytes, stored.holds, pages)
+        return _Opened(stored.nbytes, stored.holds, pages, lambda read: stored.pages_by(read, reader))
     try:
         fd = 0 if name == "-" else os.open(name, os.O_RDONLY)
     except OSError as error:
         raise Refusal("source_failed", f"{name}: {error.strerror}") from error
     if fd:
         ends.callback(os.close, fd)
-    return _Opened(os.fstat(fd).st_size or None, 0, file_pages(fd, page_bytes=settings.page_bytes, executor=executor))
+    seen = os.fstat(fd)
+    opened = _Opened(seen.st_size or None, 0, file_pages(fd, page_bytes=settings.page_bytes, executor=executor))
+    if stat.S_ISREG(seen.st_mode):
+        opened.pages_by = lambda read: read_pages(LocalFile(fd), read, executor)
+    return opened
 
 
 def _object_sink(

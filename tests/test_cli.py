@@ -10,6 +10,7 @@ import sys
 import termios
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,6 +47,14 @@ def test_a_file_to_a_file_by_their_names(tmp_path: Path, csv: Path) -> None:
     ]
     assert (tmp_path / "out.parquet").stat().st_mode & 0o777 == 0o666 & ~umask()
     assert not list((tmp_path / "spool").iterdir())
+
+
+def test_a_parquet_file_is_read_where_it_is(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(100), "s": ["x"] * 100}), tmp_path / "in.parquet", row_group_size=10)
+    arguments = ["--from", "parquet", "--to", "csv", "--where", "a>=98", "--select", "a"]
+    assert weir(tmp_path, "run", "in.parquet", "-", *arguments).stdout.split() == [b"a", b"98", b"99"]
+    through_a_pipe = weir(tmp_path, "run", "-", "-", *arguments, data=(tmp_path / "in.parquet").read_bytes())
+    assert through_a_pipe.stdout.split() == [b"a", b"98", b"99"]
 
 
 def umask() -> int:

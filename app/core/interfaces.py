@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -15,6 +15,41 @@ Source = AsyncIterator[Page]
 It ends only when the input ended well; everything else it raises. It is read by one task. Once that task is cancelled
 it is not read again, and whoever made the source closes what the source opened.
 """
+
+
+class RandomAccess(Protocol):
+    """An input whose bytes can be read from anywhere, as often as one likes. They stay the same meanwhile.
+
+    Whoever opened it closes it, once nobody reads any more.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes there are."""
+        ...
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """Up to ``nbytes`` at ``offset``; fewer only at the end. Blocks; from any thread. Raises ``Refusal``."""
+        ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A random-access input that is a file of this machine: an engine may open it by itself, which is faster."""
+
+    @property
+    def path(self) -> str:
+        """A name that works in this process for as long as the input is open."""
+        ...
+
+
+@runtime_checkable
+class ReadsSeveral(Protocol):
+    """A random-access input that gives several ranges sooner together than one after the other."""
+
+    def read_several(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """What ``read_at`` gives for each pair of an offset and a size, in order."""
+        ...
 
 
 class Stage(Protocol):

@@ -6,7 +6,7 @@ Everything in this room is sans-IO: plain functions from pages to pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import app.framing.arrow as arrow
@@ -17,20 +17,24 @@ import app.framing.ndjson as ndjson
 import app.framing.parquet as parquet
 import app.framing.parquet_pages as parquet_pages
 from app.core.errors import Refusal, known
-from app.core.interfaces import Stage
+from app.core.interfaces import RandomAccess, Stage
 from app.core.page import Page
+from app.framing.needs import ALL, Needs, PassedOver
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose
     type the user has set. ``whole_bytes``: what may be held of a piece that cannot be cut (an Arrow message, the
-    columns of a Parquet row group)."""
+    columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest unread, and tells
+    ``passed_over`` how many rows that are."""
 
     page_bytes: int
     max_line_bytes: int
     whole_bytes: int
     types: Mapping[str, Any]
+    needs: Needs = ALL
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Format:
     """One format. ``kind`` tells what its pages are; ``text`` that it can be changed as text without harm.
 
     ``read`` makes the stages from bytes to pages; where it is None but ``read_file`` is not, the format is read from
-    its end, out of a file. ``write`` makes the stages from pages to bytes.
+    its end, and the input must be one of random access. ``write`` makes the stages from pages to bytes.
     """
 
     name: str
@@ -48,7 +52,7 @@ class Format:
     text: bool
     read: Callable[[ReadOptions], list[Stage]] | None
     write: Callable[[int], list[Stage]] | None
-    read_file: Callable[[str, ReadOptions], Iterator[Page]] | None = None
+    read_file: Callable[[RandomAccess, ReadOptions], Iterator[Page]] | None = None
 
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
@@ -117,7 +121,9 @@ FORMATS: dict[str, Format] = {
             False,
             None,
             lambda page_bytes: parquet.writer(page_bytes=page_bytes, row_group_bytes=ROW_GROUP_BYTES),
-            lambda path, o: parquet_pages.batches(path, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes),
+            lambda input, o: parquet_pages.batches(
+                input, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes, needs=o.needs, passed_over=o.passed_over
+            ),
         ),
     )
 }

@@ -1,24 +1,26 @@
 """Thrift's compact protocol, as much of it as Parquet's footers and page headers need.
 
-Positions are indices into ``bytes``; a struct that is cut off raises ``IndexError``, one that is none ``ValueError``.
+Positions are indices into the data; a struct that is cut off raises ``IndexError``, one that is none ``ValueError``.
 """
 
 from __future__ import annotations
+
+Data = bytes | memoryview
 
 I32, I64, BINARY, LIST, SET, STRUCT = 5, 6, 8, 9, 10, 12
 _MOST_NESTED = 32
 
 
-def field(data: bytes, at: int, last: int) -> tuple[int, int, int]:
+def field(data: Data, at: int, last: int) -> tuple[int, int, int]:
     """A field's id, its type, and where its value begins; ``last`` is the id of the field before, or 0."""
     delta, kind = data[at] >> 4, data[at] & 15
     if delta:
         return last + delta, kind, at + 1
-    number, at = varint(data, at + 1)
-    return number >> 1, kind, at
+    id_, at = varint(data, at + 1)
+    return id_ >> 1, kind, at
 
 
-def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
+def skip(data: Data, at: int, kind: int, depth: int = 0) -> int:
     """Where the value of type ``kind`` that begins at ``at`` ends."""
     if depth > _MOST_NESTED:
         raise ValueError("structs are nested too deep")
@@ -49,7 +51,7 @@ def skip(data: bytes, at: int, kind: int, depth: int = 0) -> int:
     return at + 1
 
 
-def list_head(data: bytes, at: int) -> tuple[int, int, int]:
+def list_head(data: Data, at: int) -> tuple[int, int, int]:
     """A list's length, the type of its items, and where they begin."""
     count, kind = data[at] >> 4, data[at] & 15
     if count < 15:
@@ -58,7 +60,7 @@ def list_head(data: bytes, at: int) -> tuple[int, int, int]:
     return count, kind, at
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: Data, at: int) -> tuple[int, int]:
     """An unsigned number (zigzag, where the type is signed), and where it ends."""
     value = shift = 0
     while data[at] & 0x80:
@@ -66,6 +68,20 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         at += 1
     return value | data[at] << shift, at + 1
+
+
+def number(data: Data, at: int) -> tuple[int, int]:
+    """A signed number, and where it ends."""
+    value, at = varint(data, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def binary(data: Data, at: int) -> tuple[bytes, int]:
+    """A string of bytes, and where it ends."""
+    size, at = varint(data, at)
+    if at + size > len(data):
+        raise IndexError("a string is longer than what it stands in")
+    return bytes(data[at : at + size]), at + size
 
 
 def as_varint(value: int) -> bytes:

@@ -20,7 +20,7 @@ from app.runs.owners import Owner
 from app.runs.record import Restarted, advance
 from app.sinks.multipart import MultipartSink
 from app.sinks.rejects import RejectsLog
-from app.sources.kept import kept_pages
+from app.sources.kept import kept_pages, kept_pages_by
 from app.stores.kept import KeptBytes
 from app.stores.objects import TOKEN, Writing
 
@@ -113,11 +113,19 @@ class Desk:
                 place = shop.stores.find(order.input, stop)
                 info = await self._in_store(place.store.head, place.key)
                 stored = shop.stored_object(place, info, stop)
-                source, length, held = stored.pages(), info.nbytes, stored.holds
+                length = info.nbytes
+                if built.read_file is not None:
+                    source, held = stored.pages_by(built.read_file, shop.io_executor), 0
+                else:
+                    source, held = stored.pages(), stored.holds
             else:
                 assert order.body is not None
                 kept = await self._off_loop(shop.shelf.open, order.body)
-                source, length, held = kept_pages(kept, shop.options.build.page_bytes, shop.io_executor), kept.nbytes, 0
+                length, held = kept.nbytes, 0
+                if built.read_file is not None:
+                    source = kept_pages_by(built.read_file, kept, shop.io_executor)
+                else:
+                    source = kept_pages(kept, shop.options.build.page_bytes, shop.io_executor)
             known = None if order.codings else length
             writing = Writing(f"{run_id}.{entry.run.attempt}", built.media_type, order.coding, plan.overwrite)
             sink: MultipartSink | ResultSink
@@ -127,7 +135,7 @@ class Desk:
                 )
             else:
                 sink = shop.result_sink(run_id, writing, built, known)
-            flow = shop.flow(built, shop.from_its_end(built, source), sink, outside_bytes=held)
+            flow = shop.flow(built, source, sink, outside_bytes=held)
 
             async def settle(receipt: Receipt | None) -> None:
                 if isinstance(sink, ResultSink) and receipt is not None:

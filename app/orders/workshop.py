@@ -178,6 +178,7 @@ def account_of(built: Built, spooled_bytes: Callable[[], int] = lambda: 0) -> Ac
         rows_out=built.rows_out,
         rejected=dict if tolerance is None else lambda: tolerance.rejected,
         spooled_bytes=spooled_bytes,
+        passed_over=lambda: built.passed_over.rows,
     )
 
 

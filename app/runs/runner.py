@@ -33,14 +33,15 @@ log = logging.getLogger("weir")
 class Account:
     """How a run's rows and overflow are counted, which the flow by itself cannot know.
 
-    ``rows_in`` and ``rows_out`` are stage indices as in ``Built``; ``rejected`` (rows by code) and
-    ``spooled_bytes`` look figures up.
+    ``rows_in`` and ``rows_out`` are stage indices as in ``Built``; ``rejected`` (rows by code), ``passed_over`` (rows
+    that count as rows in though none had to be read) and ``spooled_bytes`` look figures up.
     """
 
     rows_in: int | None = None
     rows_out: int | None = None
     rejected: Callable[[], Mapping[str, int]] = dict
     spooled_bytes: Callable[[], int] = lambda: 0
+    passed_over: Callable[[], int] = lambda: 0
 
 
 Settle = Callable[[Receipt | None], Coroutine[Any, Any, None]]
@@ -72,9 +73,10 @@ class Runner:
 
         def progress() -> RunEvent:
             seen = flow.statistics()
+            rows_read = None if account.rows_in is None else seen.stages[account.rows_in].rows_out
             return Progressed(
                 statistics=seen,
-                rows_in=None if account.rows_in is None else seen.stages[account.rows_in].rows_out,
+                rows_in=None if rows_read is None else rows_read + account.passed_over(),
                 rows_out=None if account.rows_out is None else seen.stages[account.rows_out].rows_in,
                 rejected=dict(account.rejected()),
                 spooled_bytes=account.spooled_bytes(),

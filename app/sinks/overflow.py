@@ -149,7 +149,7 @@ class Overflow:
 
     async def _unspill(self, file: SpoolFile) -> Page:
         nbytes = min(self._page_bytes, file.nbytes - self._read_bytes)
-        data = await asyncio.get_running_loop().run_in_executor(self._executor, file.read, self._read_bytes, nbytes)
+        data = await asyncio.get_running_loop().run_in_executor(self._executor, file.read_at, self._read_bytes, nbytes)
         self._read_bytes += len(data)
         self._drop_if_read()
         return Page(data, len(data))

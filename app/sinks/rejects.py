@@ -56,7 +56,7 @@ class RejectsLog:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Up to ``nbytes`` at ``offset``."""
-        return b"" if self._file is None else self._file.read(offset, nbytes)
+        return b"" if self._file is None else self._file.read_at(offset, nbytes)
 
     def close(self) -> None:
         """Drop what is kept. May be called twice."""

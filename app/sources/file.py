@@ -27,6 +27,22 @@ async def file_pages(fd: int, *, page_bytes: int, executor: Executor) -> AsyncIt
         offset += len(data)
 
 
+class LocalFile:
+    """A regular file behind ``fd``, which the caller closes: see ``RandomAccess`` and ``OnDisk``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.nbytes = os.fstat(fd).st_size
+        self.path = f"/proc/self/fd/{fd}"
+
+    def read_at(self, offset: int, nbytes: int) -> bytes:
+        """See ``RandomAccess``."""
+        try:
+            return os.pread(self._fd, nbytes, offset)
+        except OSError as error:
+            raise Refusal("source_failed", f"reading failed at byte {offset}: {error.strerror}") from error
+
+
 def _read_full(fd: int, nbytes: int) -> bytes:
     """One read; and more of them while a pipe hands out small pieces quickly is not worth a page's delay."""
     first = os.read(fd, nbytes)

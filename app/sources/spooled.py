@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
 from app.core.interfaces import Source
 from app.core.page import Page
+from app.sources.random_access import ReadFile, read_pages
 from app.stores.spool import Spool
 
 
-async def spooled_pages(
-    source: Source, spool: Spool, read: Callable[[str], Iterator[Page]], executor: Executor
-) -> AsyncIterator[Page]:
+async def spooled_pages(source: Source, spool: Spool, read: ReadFile, executor: Executor) -> AsyncIterator[Page]:
     """Take all of ``source`` to disk, then give the pages that ``read`` makes of the file, one per hop to a thread.
 
-    ``read`` gets a path and gives a blocking iterator. The file is gone once this is closed or exhausted.
+    The file is gone once this is closed or exhausted.
     """
     loop = asyncio.get_running_loop()
     file = await loop.run_in_executor(executor, spool.open)
@@ -25,8 +25,9 @@ async def spooled_pages(
             await loop.run_in_executor(executor, file.append, page.payload)
             del page
         await loop.run_in_executor(executor, file.trim)
-        pages = read(file.path)
-        while (table := await loop.run_in_executor(executor, next, pages, None)) is not None:
-            yield table
+        async with contextlib.aclosing(read_pages(file, read, executor)) as pages:
+            async for page in pages:
+                yield page
+                del page
     finally:
         file.close()

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import Executor, Future, wait
 
 from app.core.errors import Refusal
 from app.core.page import Page
+from app.sources.random_access import ReadFile, read_pages
 from app.stores.catalogue import Located
 from app.stores.objects import ObjectInfo
 
@@ -74,8 +75,30 @@ class StoredObject:
             for future in fetching:
                 future.exception()  # looked at, so that asyncio does not report it as lost
 
+    def pages_by(self, read: ReadFile, executor: Executor) -> AsyncIterator[Page]:
+        """What ``read`` makes of it on ``executor``, which must be another one; it asks for those bytes that it needs.
+        What it holds then is not in ``holds``."""
+        return read_pages(self, read, executor, ended=self._stop.set)
+
+    def read_several(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ``ReadsSeveral``: ``ahead`` at a time. Not from a thread that fetches."""
+        found: list[bytes] = []
+        fetching: deque[Future[bytes]] = deque()
+        try:
+            for place in places:
+                if len(fetching) == self._ahead:
+                    found.append(fetching.popleft().result())
+                fetching.append(self._executor.submit(self.read_at, *place))
+            while fetching:
+                found.append(fetching.popleft().result())
+        finally:
+            wait(fetching)
+        return found
+
     def read_at(self, offset: int, nbytes: int) -> bytes:
-        """Some bytes from anywhere, for formats that are read from their end. Blocks."""
+        """See ``RandomAccess``."""
+        if self._stop.is_set():
+            raise Refusal("cancelled", "the run ended before this was read")
         nbytes = min(nbytes, self.nbytes - offset)
         if nbytes <= 0:
             return b""

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import duckdb
 
 from app.core.errors import Refusal
+from app.framing.needs import folded
 from app.stages.sql_functions import VALUE_NAMES
 from app.stages.sql_parser import VERBS, character, walk
 from app.stages.sql_text import Clause, suggest
-from app.stages.sql_types import plain_type, quoted, same_name
+from app.stages.sql_types import plain_type, quoted
 
 _MOST_COLUMNS_TOLD = 20
 _LONGEST_REASON = 300
@@ -103,28 +104,28 @@ def _described(connection: duckdb.DuckDBPyConnection, bound: Bound, columns: Seq
 
 def _check_names(clause: Clause, columns: Sequence[str]) -> None:
     """Refuse names that are no columns and that DuckDB would not miss."""
-    known = {same_name(name) for name in columns} | {same_name(node["alias"]) for node in clause.expressions}
+    known = {folded(name) for name in columns} | {folded(node["alias"]) for node in clause.expressions}
     for node in walk(clause.expressions):
         names = [str(entry["key"]["column"]) for entry in node.get("rename_list", ())]
         if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1:
             names = [name for name in node["column_names"] if name.lower() in VALUE_NAMES]
         for name in names:
-            if same_name(name) not in known:
+            if folded(name) not in known:
                 raise _missing(clause, clause.byte_of(node), name, columns)
 
 
 def _check_distinct(clause: Clause, columns: Sequence[str]) -> None:
     seen: set[bytes] = set()
     for name in columns:
-        if same_name(name) in seen:
+        if folded(name) in seen:
             entries = [
                 node
                 for node in clause.expressions
-                if same_name(node["alias"] or (node.get("column_names") or [""])[-1]) == same_name(name)
+                if folded(node["alias"] or (node.get("column_names") or [""])[-1]) == folded(name)
             ]
             detail = f"a column called {name!r} is there already (case is ignored); give another name with AS"
             clause.refuse(detail, entries[-1] if entries else None)
-        seen.add(same_name(name))
+        seen.add(folded(name))
 
 
 def _missing(clause: Clause, byte: int, name: str, columns: Sequence[str]) -> Refusal:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from app.core.errors import Refusal
+from app.framing.needs import folded
 
 _NAMELESS = "\ue000"
 """Stands for a column without a name, which DuckDB would call v0: a private character, as no name has it."""
@@ -31,7 +32,7 @@ def fed_schema(schema: pa.Schema) -> pa.Schema:
     seen: dict[bytes, str] = {}
     fields: list[pa.Field] = []
     for field in schema:
-        twin = seen.setdefault(same_name(field.name), field.name)
+        twin = seen.setdefault(folded(field.name), field.name)
         if len(seen) <= len(fields):
             raise Refusal(
                 "bad_sql",
@@ -49,11 +50,6 @@ def fed_schema(schema: pa.Schema) -> pa.Schema:
 def given_names(names: list[str]) -> list[str]:
     """The names of columns as they went in."""
     return ["" if name == _NAMELESS else name for name in names]
-
-
-def same_name(name: str) -> bytes:
-    """Equal for names that are one to DuckDB: it ignores the case of ASCII letters, and of no others."""
-    return name.encode().lower()
 
 
 def plain_type(type_: Any) -> str | None:

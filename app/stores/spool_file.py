@@ -83,7 +83,7 @@ class SpoolFile:
             self.nbytes += view.nbytes
             self._disk_bytes = max(self._disk_bytes, self.nbytes)
 
-    def read(self, offset: int, nbytes: int) -> bytes:
+    def read_at(self, offset: int, nbytes: int) -> bytes:
         """Up to ``nbytes`` at ``offset``; fewer only at the end of what was appended."""
         pieces: list[bytes] = []
         with self.held() as fd:

@@ -90,7 +90,7 @@ class Uploads:
         assert file is not None
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for offset in range(0, file.nbytes, self._settings.page_bytes):
-            read = partial(file.read, offset, self._settings.page_bytes)
+            read = partial(file.read_at, offset, self._settings.page_bytes)
             piece = await loop.run_in_executor(self._executor, read)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body"})

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import socket
 import subprocess
@@ -58,6 +59,17 @@ def test_steps_run_in_the_order_written(server: Server) -> None:
 
 def test_an_empty_body_is_an_empty_result(server: Server) -> None:
     assert post(server, "upper", b"").content == b""
+
+
+def test_rows_that_need_not_be_read_count_as_rows_in(server: Server) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"n": range(1000), "s": ["x"] * 1000}), sink, row_group_size=100)
+    reply = post(server, "from=parquet&where=n >= 950&select=n&to=csv", sink.getvalue())
+    assert reply.text.split() == ["n", *map(str, range(950, 1000))]
+    record = server.run(reply.headers["weir-run-id"])
+    assert (record["rows_in"], record["rows_out"]) == (1000, 50)
+    problem = refused(post(server, "from=parquet&where=m >= 950&select=n&to=csv", sink.getvalue()), 400, "bad_sql")
+    assert "columns are n, s" in problem["detail"]
 
 
 @pytest.mark.parametrize("to", ["csv", "tsv", "ndjson", "json", "arrow", "parquet"])

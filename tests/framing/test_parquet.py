@@ -20,8 +20,9 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.footer import Footer
 from app.framing.parquet import batches, writer
-from app.framing.parquet_pages import _read_page_header
+from app.framing.parquet_room import read_page_header
 from tests.conformance.check_stage import check_memory, check_stage, run_stages, table_cuts
+from tests.inputs import Far, Near
 
 MIB = 1024 * 1024
 TABLE = pa.table(
@@ -46,14 +47,19 @@ def written(pages: Sequence[Page], *, row_group_bytes: int = MIB, page_bytes: in
     return b"".join(page.payload for page in run_stages(stages, pages))
 
 
-def rows_of(data: bytes, *, page_bytes: int = 4096, memory_bytes: int = 64 * MIB) -> list[dict[str, Any]]:
-    pages = list(batches(io.BytesIO(data), page_bytes=page_bytes, memory_bytes=memory_bytes))
+KINDS = (Near, Far)
+
+
+def rows_of(
+    data: bytes, *, kind: type[Near | Far] = Near, page_bytes: int = 4096, memory_bytes: int = 64 * MIB
+) -> list[dict[str, Any]]:
+    pages = list(batches(kind(data), page_bytes=page_bytes, memory_bytes=memory_bytes))
     return [row for page in pages for row in page.payload.to_pylist()]
 
 
-def refusal_of(data: bytes, *, memory_bytes: int = 64 * MIB) -> Refusal:
+def refusal_of(data: bytes, *, kind: type[Near | Far] = Near, memory_bytes: int = 64 * MIB) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        rows_of(data, memory_bytes=memory_bytes)
+        rows_of(data, kind=kind, memory_bytes=memory_bytes)
     return caught.value
 
 
@@ -62,7 +68,7 @@ def test_every_cut_of_a_table_is_written_as_the_same_rows(row_group_bytes: int) 
     for pages in table_cuts(TABLE):
         blob = written(pages, row_group_bytes=row_group_bytes)
         assert pq.read_table(pa.BufferReader(blob)).equals(TABLE)
-        assert rows_of(blob) == TABLE.to_pylist()
+        assert rows_of(blob) == rows_of(blob, kind=Far) == TABLE.to_pylist()
 
 
 def test_the_writer_keeps_the_contract_of_a_stage() -> None:
@@ -116,7 +122,9 @@ def test_a_file_of_several_stretches_is_one_file_to_every_engine(
         (sum(range(5, groups * 10)), groups * 10 - 5, groups * 10 - 1)
     ]
     assert [
-        row for page in batches(str(path), page_bytes=100, memory_bytes=MIB * 64) for row in page.payload.to_pylist()
+        row
+        for page in batches(Near(path.read_bytes()), page_bytes=100, memory_bytes=MIB * 64)
+        for row in page.payload.to_pylist()
     ] == table.to_pylist()
 
 
@@ -141,7 +149,7 @@ def test_offsets_move_and_zero_stays_zero_when_footers_are_joined() -> None:
 def test_a_table_without_rows_is_a_valid_file_and_no_page_is_no_file() -> None:
     blob = written(pages_of_table(TABLE.slice(0, 0), 1))
     assert pq.read_table(pa.BufferReader(blob)).equals(TABLE.slice(0, 0))
-    (page,) = batches(io.BytesIO(blob), page_bytes=4096, memory_bytes=MIB * 64)
+    (page,) = batches(Near(blob), page_bytes=4096, memory_bytes=MIB * 64)
     assert (page.first, page.rows, page.payload.schema) == (True, 0, TABLE.schema)
     assert written([]) == b""
 
@@ -201,7 +209,7 @@ def test_a_round_trip_gives_back_every_row(
     schema = pa.schema([("n", pa.int64()), ("s", pa.string())])
     table = pa.Table.from_pylist([{"n": n, "s": s} for n, s in rows], schema=schema)
     blob = written(pages_of_table(table, chunk), row_group_bytes=row_group_bytes, page_bytes=page_bytes)
-    pages = list(batches(io.BytesIO(blob), page_bytes=page_bytes, memory_bytes=MIB * 64))
+    pages = list(batches(Near(blob), page_bytes=page_bytes, memory_bytes=MIB * 64))
     assert pa.Table.from_batches([page.payload for page in pages]).combine_chunks().equals(table)
     assert [page.first for page in pages] == [True] + [False] * (len(pages) - 1)
     assert max(page.nbytes for page in pages) <= 2 * page_bytes
@@ -219,7 +227,7 @@ def test_what_other_engines_write_is_read(engine: str, tmp_path: Path) -> None:
         connection = duckdb.connect()
         connection.register("frame", frame.to_arrow())
         connection.execute(f"copy frame to '{path}' (format parquet, row_group_size 7000)")
-    pages = list(batches(path, page_bytes=65536, memory_bytes=MIB * 64))
+    pages = list(batches(Near(Path(path).read_bytes()), page_bytes=65536, memory_bytes=MIB * 64))
     assert [row for page in pages for row in page.payload.to_pylist()] == frame.to_dicts()
     assert max(page.nbytes for page in pages) <= 2 * 65536
 
@@ -228,29 +236,31 @@ def test_pages_are_about_page_bytes_also_where_rows_grow_long_later() -> None:
     table = pa.table({"s": ["x" * (10 if i < 3000 else 400) for i in range(9000)]})
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=3000)
-    pages = list(batches(sink, page_bytes=20_000, memory_bytes=MIB * 64))
+    pages = list(batches(Near(sink.getvalue()), page_bytes=20_000, memory_bytes=MIB * 64))
     assert max(page.nbytes for page in pages) <= 40_000
     assert sum(page.nbytes for page in pages) / len(pages) > 8000
     assert sum(page.rows for page in pages) == 9000
 
 
-def test_a_row_group_that_takes_too_much_memory_is_refused_by_how_much() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_group_that_takes_too_much_memory_is_refused_by_how_much(kind: type[Near | Far]) -> None:
     sink = io.BytesIO()
     zeros = pa.table({"zeros": pa.array([0] * 1_000_000, pa.int64())})
     # A bomb: one page of 8 MB in a file of some kilobytes.
     options: dict[str, Any] = {"data_page_size": 64 * MIB, "max_rows_per_page": 10**9, "use_dictionary": False}
     pq.write_table(zeros, sink, compression="zstd", **options)
     assert len(sink.getvalue()) < 10_000
-    refusal = refusal_of(sink.getvalue(), memory_bytes=4 * MIB)
+    refusal = refusal_of(sink.getvalue(), kind=kind, memory_bytes=4 * MIB)
     assert refusal.code == "page_too_large"
     assert "row group 0" in refusal.detail
     assert "more than" in refusal.detail
-    assert len(rows_of(sink.getvalue(), memory_bytes=32 * MIB, page_bytes=MIB)) == 1_000_000
+    assert len(rows_of(sink.getvalue(), kind=kind, memory_bytes=64 * MIB, page_bytes=MIB)) == 1_000_000
 
 
-def test_a_footer_that_takes_too_much_memory_is_refused() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_footer_that_takes_too_much_memory_is_refused(kind: type[Near | Far]) -> None:
     blob = written(pages_of_table(pa.table({"n": range(300)}), 1), row_group_bytes=1)
-    refusal = refusal_of(blob, memory_bytes=MIB)
+    refusal = refusal_of(blob, kind=kind, memory_bytes=MIB)
     assert refusal.code == "page_too_large"
     assert "footer" in refusal.detail
 
@@ -268,13 +278,13 @@ def test_a_footer_that_takes_too_much_memory_is_refused() -> None:
     ],
 )
 def test_what_is_not_parquet_is_refused(data: bytes, code: str) -> None:
-    assert refusal_of(data).code == code
+    assert refusal_of(data).code == refusal_of(data, kind=Far).code == code
 
 
 def test_the_end_missing_at_any_byte_is_refused() -> None:
     blob = written(pages_of_table(TABLE, 5))
     for length in range(4, len(blob)):
-        assert refusal_of(blob[:length]).code == "truncated_input"
+        assert refusal_of(blob[:length], kind=Far if length % 2 else Near).code == "truncated_input"
 
 
 def test_a_changed_byte_never_does_worse_than_a_refusal() -> None:
@@ -282,10 +292,11 @@ def test_a_changed_byte_never_does_worse_than_a_refusal() -> None:
     codes = set()
     for position in range(len(blob)):
         damaged = blob[:position] + bytes([blob[position] ^ 0x55]) + blob[position + 1 :]
-        try:
-            rows_of(damaged)
-        except Refusal as refusal:
-            codes.add(refusal.code)
+        for kind in KINDS:
+            try:
+                rows_of(damaged, kind=kind)
+            except Refusal as refusal:
+                codes.add(refusal.code)
     assert "corrupt_input" in codes
     assert codes <= {"corrupt_input", "truncated_input", "page_too_large", "unsupported_type"}
 
@@ -304,13 +315,13 @@ def test_text_that_is_not_utf8_is_corrupt() -> None:
 
 def test_page_headers_that_never_end_are_not_followed() -> None:
     with pytest.raises(ValueError, match="nested"):
-        _read_page_header(b"\x1c" * 1000)
+        read_page_header(b"\x1c" * 1000)
     with pytest.raises(ValueError, match="negative"):
-        _read_page_header(b"\x15\x00\x15\x01\x15\x01\x00")
+        read_page_header(b"\x15\x00\x15\x01\x15\x01\x00")
     with pytest.raises(IndexError):
-        _read_page_header(b"\x15\x00\x15")
+        read_page_header(b"\x15\x00\x15")
     with pytest.raises(IndexError):
-        _read_page_header(b"\x19\xf2" + b"\xff" * 9 + b"\x01")  # a list of 2**63 booleans
+        read_page_header(b"\x19\xf2" + b"\xff" * 9 + b"\x01")  # a list of 2**63 booleans
 
 
 def test_memory_stays_within_what_is_declared() -> None:

@@ -16,7 +16,7 @@ def test_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
     file = spool.open()
     file.append(b"hello ")
     file.append(memoryview(b"world"))
-    assert (file.read(0, 100), file.read(6, 3), file.read(11, 5)) == (b"hello world", b"wor", b"")
+    assert (file.read_at(0, 100), file.read_at(6, 3), file.read_at(11, 5)) == (b"hello world", b"wor", b"")
     assert (spool.statistics().used_bytes, spool.statistics().open_files) == (11, 1)
     file.close()
     file.close()
@@ -43,7 +43,7 @@ def test_the_limit_is_told_and_nothing_of_the_piece_is_kept(tmp_path: Path) -> N
         file.append(b"123")
     assert refused.value.code == "spool_full"
     file.append(b"12")
-    assert file.read(0, 99) == b"1234567812"
+    assert file.read_at(0, 99) == b"1234567812"
     file.close()
     spool.close()
 
@@ -105,7 +105,7 @@ def test_files_are_written_over_and_give_only_what_is_new(tmp_path: Path) -> Non
     again = spool.open()
     assert spool.statistics().recycled_bytes == 0
     again.append(b"new")
-    assert (again.read(0, 1000), again.read(3, 10)) == (b"new", b"")
+    assert (again.read_at(0, 1000), again.read_at(3, 10)) == (b"new", b"")
     again.trim()
     assert Path(again.path).read_bytes() == b"new"
     again.close()
@@ -144,7 +144,7 @@ def test_a_full_disk_takes_from_what_waits_first(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "pwrite", full_once)
     file.append(b"abc")
-    assert (file.read(0, 9), spool.statistics().recycled_bytes) == (b"abc", 0)
+    assert (file.read_at(0, 9), spool.statistics().recycled_bytes) == (b"abc", 0)
     file.close()
     spool.close()
 
@@ -155,12 +155,12 @@ def test_a_file_that_is_held_outlives_its_closing(tmp_path: Path) -> None:
     file.append(b"hello")
     with file.held() as fd:
         file.close()
-        assert spool.open().read(0, 5) == b""
-        assert (os.pread(fd, 5, 0), file.read(0, 5)) == (b"hello", b"hello")
+        assert spool.open().read_at(0, 5) == b""
+        assert (os.pread(fd, 5, 0), file.read_at(0, 5)) == (b"hello", b"hello")
         assert spool.statistics().used_bytes == 5
     assert spool.statistics().used_bytes == 0
     with pytest.raises(Refusal, match="no longer kept"):
-        file.read(0, 1)
+        file.read_at(0, 1)
     spool.close()
 
 
