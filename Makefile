@@ -1,5 +1,5 @@
 # Every target works on a fresh Debian or Ubuntu with Python 3.11 or later: what is missing is asked of apt and PyPI.
-.PHONY: setup demo test test-slow serve bench bench-memory fuzz lint format lock
+.PHONY: setup demo test test-slow serve bench bench-memory bench-objects fuzz lint format lock
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ help:
 	@echo "make test    lint, types and the whole suite"
 	@echo "make serve   a server on http://127.0.0.1:8080"
 	@echo "make bench   the wire beside nginx, Go, Node, stock Starlette and C; tables beside DuckDB and Polars"
-	@echo "make bench-memory, make test-slow, make fuzz, make lint, make format, make lock"
+	@echo "make bench-memory, make bench-objects, make test-slow, make fuzz, make lint, make format, make lock"
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ test-slow: setup
 	@deploy/prerequisites.sh $(PYTHON) nginx haproxy postgres
 	@.venv/bin/python -m tests.object_store.install
 	@.venv/bin/python -m pytest -q -m slow
+
+bench-objects: setup
+	@.venv/bin/python -m tests.object_store.install
+	@.venv/bin/python -m bench.objects
 
 fuzz: setup
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock

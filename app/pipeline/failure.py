@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Coroutine
 from typing import Any
 
 from app.core.errors import Refusal
+from app.core.frames import clear_frames
 
 
 async def clean(work: Coroutine[Any, Any, None]) -> None:
@@ -15,22 +15,8 @@ async def clean(work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except BaseException as error:
-        _clear_frames(error)
+        clear_frames(error)
         raise
-
-
-def _clear_frames(error: BaseException) -> None:
-    todo: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while todo:
-        failure = todo.pop()
-        if failure is None or id(failure) in seen:
-            continue
-        seen.add(id(failure))
-        traceback.clear_frames(failure.__traceback__)
-        todo += [failure.__cause__, failure.__context__]
-        if isinstance(failure, BaseExceptionGroup):
-            todo += failure.exceptions
 
 
 def cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:

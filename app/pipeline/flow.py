@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from app.core.channel import Channel, Edge, EndOfChannel
+from app.core.frames import clear_frames
 from app.core.interfaces import GivesStretches, Operator, Receipt, Sink, Source, Stage, TakesStretches
 from app.core.page import Page
 from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, worst_case_bytes
@@ -115,8 +116,9 @@ class Flow:
             except BaseExceptionGroup as failures:
                 raise cause(failures) from failures
             return await self.sink.commit()
-        except BaseException:
+        except BaseException as error:
             await self.sink.abort()
+            clear_frames(error)  # the sink's, where it failed to commit
             raise
         finally:
             self._inside.in_hands = 0

@@ -10,18 +10,31 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, or_, select, update
 
 from app.runs.database import Database, owners, writes
-from app.stores.objects import NoSuchUpload, ObjectStore
+from app.stores.objects import NoSuchUpload, ObjectStore, undo
 
 _MOST_SKEW_S = 300.0
 """How far a store's clock may be behind ours."""
 
 
-_COLUMNS = tuple(writes.c[name] for name in ("id", "url", "token", "began_at", "upload_id", "nbytes", "digest"))
+_COLUMNS = tuple(
+    writes.c[name]
+    for name in (
+        "id",
+        "url",
+        "token",
+        "began_at",
+        "upload_id",
+        "nbytes",
+        "digest",
+        "owner",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An entry. ``nbytes`` and ``digest`` are there from when everything was sent: then there may be an object."""
+    """An entry. ``nbytes`` and ``digest`` are there from when everything was sent: then there may be an object. It was
+    ``left`` by a process that knew that the write had failed, or else by one that is gone."""
 
     entry: int
     url: str
@@ -30,6 +43,12 @@ class Write:
     upload_id: str | None
     nbytes: int | None
     digest: str | None
+    owner: str | None
+
+    @property
+    def left(self) -> bool:
+        """See the class."""
+        return self.owner is None
 
 
 class Ledger:
@@ -109,9 +128,12 @@ class Ledger:
 
 
 def end_write(write: Write, store: ObjectStore, key: str, others: Callable[[Write], set[str] | None]) -> bool:
-    """Abort what an abandoned write left in its store; False if that cannot be told yet. Where its upload's id was never
+    """Abort what an abandoned write left in its store, and remove the object of one that failed; False if that cannot be
+    told yet. Where its upload's id was never
     noted, every upload of that key goes that was begun since then and that is not one of ``others``. Raises what the
     store raises."""
+    if write.left and write.nbytes is not None:
+        undo(store, key, write.token)
     if write.upload_id is not None:
         with contextlib.suppress(NoSuchUpload):
             store.abort(key, write.upload_id)

@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 from isal import isal_zlib
 
 from app.core.errors import Refusal
+from app.core.frames import clear_frames
 from app.core.interfaces import Receipt
 from app.core.page import Page
 from app.stores.catalogue import Located
-from app.stores.objects import NoSuchUpload, ObjectInfo, Piece, SentPart, Writing, whole_crc32
+from app.stores.objects import NoSuchUpload, ObjectInfo, Piece, SentPart, Writing, undo, whole_crc32
 from app.stores.part_sizes import PartSizes
 
 T = TypeVar("T")
@@ -80,8 +81,8 @@ class MultipartSink:
     costs as much as sending it does, and is made only where ``hashed``.
 
     The ``target``'s store tries again where a call may succeed. ``stop`` is set by ``abort``, so that it does not go on
-    trying then. Whatever fails, or is cancelled, leaves no object and no upload; what could not be aborted stays in the
-    ``ledger``.
+    trying then. Whatever fails, or is cancelled, leaves no object and no upload, not even where the store had made the
+    object and could not say so; what could not be undone stays in the ``ledger``.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class MultipartSink:
         self._entry: int | None = None
         self._upload_id: str | None = None
         self._beginning = False
+        self._completing = False
         self._ended = False
         self.object: ObjectInfo | None = None
         """The object, once it is committed."""
@@ -154,7 +156,6 @@ class MultipartSink:
             await self._make(lambda: self._store.complete(self._key, upload_id, self._sent, self._writing))
         assert self.object is not None
         self._ended = True
-        await self._close()
         crc32 = whole_crc32(self._sent)
         return Receipt(self.object.nbytes, self._digest, self.object.etag.strip('"'), len(self._sent), crc32)
 
@@ -170,6 +171,9 @@ class MultipartSink:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(self._sending)
         self._part.pieces.clear()
+        if self._failure is not None:
+            clear_frames(self._failure)
+            self._failure = None
         if self._entry is None:
             return
         with contextlib.suppress(asyncio.CancelledError):
@@ -251,6 +255,12 @@ class MultipartSink:
 
         def make() -> None:
             self.object = call()
+            assert self._entry is not None
+            try:
+                self._ledger.close(self._entry)
+            except Refusal as refusal:  # the entry stays, and does no harm to an object that is whole
+                log.warning("%s is written, and its entry in the ledger could not be closed: %s", self.url, refusal)
+            self._entry = None
 
         try:
             await self._on_thread(make)
@@ -262,12 +272,8 @@ class MultipartSink:
 
     async def _note_completing(self, nbytes: int) -> None:
         assert self._entry is not None
+        self._completing = True
         await self._on_thread(self._ledger.completing, self._entry, nbytes, self._digest)
-
-    async def _close(self) -> None:
-        assert self._entry is not None
-        await self._on_thread(self._ledger.close, self._entry)
-        self._entry = None
 
     def _abort(self) -> None:
         assert self._entry is not None
@@ -278,6 +284,9 @@ class MultipartSink:
                 self._stop.clear()  # for the abort itself there is patience
                 with contextlib.suppress(NoSuchUpload):
                     self._store.abort(self._key, self._upload_id)
+            if self._completing:
+                self._stop.clear()
+                undo(self._store, self._key, self._writing.token)
             self._ledger.close(self._entry)
             self._on_abort(True)
         except Exception as error:
@@ -290,6 +299,9 @@ class MultipartSink:
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
         try:
             return await asyncio.shield(future)
+        except Exception as error:
+            clear_frames(error)  # the parts that were being sent
+            raise
         except asyncio.CancelledError:
             self._stop.set()
             while not future.done():
@@ -298,6 +310,8 @@ class MultipartSink:
             if not future.cancelled():
                 future.exception()
             raise
+        finally:
+            del future  # it remembers the failure, which remembers this frame
 
 
 def _crc32(part: _Part) -> int:

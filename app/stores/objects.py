@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 
 from isal import isal_zlib
 
+from app.core.errors import Refusal
+
 Piece = bytes | bytearray | memoryview
 TransientReason = Literal["slow_down", "server_error", "timeout", "reset", "digest", "expired", "conflict"]
 
@@ -147,3 +149,16 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object. It is no error if there is none."""
         ...
+
+
+def undo(store: ObjectStore, key: str, token: str) -> None:
+    """Remove the object of a write that failed, if it was made all the same. One that another has put there since stays;
+    should that happen between the look and the removal, it is lost."""
+    try:
+        found = store.head(key)
+    except Refusal as refusal:
+        if refusal.code == "not_found":
+            return
+        raise
+    if found.metadata.get(TOKEN) == token:
+        store.delete(key)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,16 +128,16 @@ class S3Bucket:
 
     def put(self, key: str, pieces: Sequence[Piece], crc32: int, writing: Writing) -> ObjectInfo:
         """See ``ObjectStore.put``."""
-        with self._calling(key) as call:
+        with closing(PartBody(pieces)) as body, self._calling(key) as call:
+            nbytes = body.nbytes
             reply = call.put_object(
                 Bucket=self._bucket,
                 Key=key,
-                Body=PartBody(pieces),
+                Body=body,
                 ChecksumCRC32=_base64(crc32),
                 **_condition(writing),
                 **_described(writing),
             )
-        nbytes = sum(len(piece) for piece in pieces)
         return ObjectInfo(key, nbytes, self._said(key, reply, "ETag"), 0.0, {})
 
     def begin(self, key: str, writing: Writing) -> str:
@@ -155,8 +156,7 @@ class S3Bucket:
         self, key: str, upload_id: str, number: int, offset: int, pieces: Sequence[Piece], crc32: int
     ) -> SentPart:
         """See ``ObjectStore.put_part``."""
-        body = PartBody(pieces)
-        with self._calling(key) as call:
+        with closing(PartBody(pieces)) as body, self._calling(key) as call:
             reply = call.upload_part(
                 Bucket=self._bucket,
                 Key=key,

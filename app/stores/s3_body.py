@@ -36,5 +36,9 @@ class PartBody:
         """How much was read, in bytes."""
         return sum(piece.nbytes for piece in self._pieces[: self._next])
 
+    def close(self) -> None:
+        """Let go of the pieces: clients keep requests in what their failures remember."""
+        self._pieces = []
+
     def __len__(self) -> int:
         return self.nbytes

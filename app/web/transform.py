@@ -422,6 +422,7 @@ class _Exchange:
             raise
         finally:
             watch.cancel()
+            del run  # it remembers its failure, which remembers this frame, and what a store's client keeps of a part
 
     async def _deliver(self, kept: KeptBytes, media_type: str, digest: str, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole result, with its length and digest (RFC 9530)."""

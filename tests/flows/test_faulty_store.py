@@ -76,11 +76,8 @@ def test_what_passes_is_not_noticed(tmp_path: Path, swift: ObjectStoreServer, mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["swift", "localstack"])
-def test_whole_or_failed_and_absent(
-    tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcomes, _ = run_many(200, 0.6, tmp_path / "spool", request.getfixturevalue(kind), monkeypatch)
+def test_whole_or_failed_and_absent(tmp_path: Path, swift: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes, _ = run_many(200, 0.6, tmp_path / "spool", swift, monkeypatch)
     print(outcomes)
     assert set(outcomes) <= {"succeeded", "store_failed", "precondition_failed", "source_failed"}
     assert outcomes["succeeded"] > 100

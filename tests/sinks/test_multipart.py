@@ -134,7 +134,7 @@ class Bench:
         store = Retried(self.store, Patience(attempts, 0.0, 0.0), lambda _: None, stop)
         return MultipartSink(
             Located(store, "k"),
-            Writing("token", "text/plain", None, overwrite),
+            Writing(f"token {overwrite}", "text/plain", None, overwrite),
             sizes=PartSizes(part_bytes, 4 * part_bytes, 10_000, 1 << 40),
             in_flight=2,
             page_bytes=7000,
