@@ -22,7 +22,7 @@ from app.sinks.multipart import MultipartSink
 from app.sinks.rejects import RejectsLog
 from app.sources.kept import kept_pages, kept_pages_by
 from app.stores.kept import KeptBytes
-from app.stores.objects import TOKEN, Writing
+from app.stores.objects import ABSENT, TOKEN, Writing
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ class Desk:
         try:
             info = await self._in_store(found.store.head, found.key)
         except Refusal as refusal:
-            if refusal.code == "not_found":
+            if refusal.code in ABSENT:
                 return False
             raise
         return info.metadata.get(TOKEN) == write.token and info.nbytes == write.nbytes

@@ -18,6 +18,10 @@ TOKEN = "weir-token"
 """The metadata name under which an object tells which writer made it: what proves a write whose answer was lost."""
 
 
+ABSENT = ("not_found", "forbidden", "bad_argument")
+"""How a store says that there is no object of ours: S3 forbids what is not there to who may not list."""
+
+
 class Transient(Exception):
     """A call failed in a way that may pass: it may be made again. Whether it had its effect is not known.
 
@@ -157,7 +161,7 @@ def undo(store: ObjectStore, key: str, token: str) -> None:
     try:
         found = store.head(key)
     except Refusal as refusal:
-        if refusal.code == "not_found":
+        if refusal.code in ABSENT:
             return
         raise
     if found.metadata.get(TOKEN) == token:
