@@ -21,7 +21,7 @@ from bench.client import Failed
 from bench.compiler import Absent
 from bench.inputs import cache_folder, digest, text
 from bench.report import machine_line
-from bench.s3.clients import WORKS, Client, Scene, Spent, cpu_of
+from bench.s3.clients import WORKS, Client, Scene, Spent, cpu_of, touch_memory
 from bench.s3.servers import STORES
 from bench.s3.table import to_parquet
 from tests.object_store.server import ObjectStoreServer
@@ -47,6 +47,7 @@ def compare(work: str, scene: Scene, rounds: int, expected: str) -> list[Rounds]
             if result.verdict not in ("same", "same size"):
                 continue
             os.sync()
+            touch_memory()
             before = cpu_of(scene.store.pid)
             try:
                 spent = result.client(scene)

@@ -128,7 +128,6 @@ def test_every_setting_is_documented() -> None:
         assert f"`{name.upper()}`" in readme or f"`{name.upper()}," in readme or f"{name.upper()}`" in readme, name
 
 
-@pytest.mark.xdist_group("object_store")
 def test_objects_stand_where_files_may(
     tmp_path: Path, csv: Path, swift: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,13 +28,20 @@ class FirstPart(threading.Thread):
         self._server = server
         self.input_bytes: int | None = None
         self.after_s: float | None = None
+        self._ended = threading.Event()
         self.began = time.perf_counter()
 
     def run(self) -> None:
         while not self._is_there():
-            time.sleep(_LOOK_S)
+            if self._ended.wait(_LOOK_S):
+                return
         self.after_s = time.perf_counter() - self.began
         self.input_bytes = self._server.runs()[0]["input_bytes"]
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self.join()
 
     def _is_there(self) -> bool:
         for upload in self._client.list_multipart_uploads(Bucket=self._bucket).get("Uploads", ()):
@@ -57,6 +64,7 @@ def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> list[str
         command = ["curl", "-sS", "--fail-with-body", "-T", source, url]
         answer = subprocess.run(command, check=True, capture_output=True).stdout
         seconds = time.perf_counter() - first.began
+        first.end()
         peak = peak_mib(server.pid)
     receipt = json.loads(answer)
     with tempfile.NamedTemporaryFile(suffix=".parquet", dir=folder) as result:

@@ -16,8 +16,6 @@ from tests.object_store.fault_proxy import FaultProxy
 from tests.object_store.faults import Dice, no_faults
 from tests.object_store.server import ObjectStoreServer
 
-pytestmark = pytest.mark.xdist_group("object_store")
-
 DATA = random.Random(3).randbytes(14_000_000)
 SIZES = (100, 6_000_000, 14_000_000)
 

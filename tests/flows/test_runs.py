@@ -240,7 +240,6 @@ def test_every_worker_answers_for_every_run(tmp_path: Path) -> None:
         assert {run["id"] for run in server.runs()} >= set(ids)
 
 
-@pytest.mark.xdist_group("object_store")
 def test_results_may_be_kept_in_a_store(
     tmp_path: Path, swift: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

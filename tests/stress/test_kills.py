@@ -16,8 +16,6 @@ from tests.flows.stored import Stored, stored
 from tests.object_store.server import ObjectStoreServer
 from tests.server import eventually
 
-pytestmark = pytest.mark.xdist_group("object_store")
-
 DATA = random.Random(4).randbytes(40_000_000)
 KILLS = 50
 
