@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.flows.stored import Stored, stored
+from tests.object_store.fault_proxy import FaultProxy
+from tests.object_store.faults import Always, Fault
 from tests.object_store.postgres import postgres
 from tests.object_store.server import ObjectStoreServer
 from tests.server import eventually
@@ -82,8 +84,12 @@ def test_a_run_that_takes_its_server_down_is_not_begun_for_ever(
 ) -> None:
     settings = {"bucket": bucket, "run_attempts": 2, "s3_part_bytes": "5MiB"}
     run_id = ""
+    slow = Always({"UploadPart": Fault.DELAY_REPLY})
     for attempt in (1, 2):
-        with stored(tmp_path / "spool", swift, monkeypatch, **settings) as s3:
+        with (
+            FaultProxy(swift.endpoint_url, slow, delay_s=5.0) as proxy,
+            stored(tmp_path / "spool", swift, monkeypatch, endpoint_url=proxy.endpoint_url, **settings) as s3,
+        ):
             run_id = run_id or order(s3, sink=f"s3://{bucket}/out")
             eventually(lambda: begun(s3, run_id) == attempt)  # noqa: B023
             s3.server.kill()
