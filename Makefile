@@ -5,7 +5,8 @@
 PYTHON ?= python3
 WEIR := .venv/bin/weir
 STAMP := .venv/.installed
-SERVED := tests/flows tests/test_readme.py tests/test_cli.py tests/test_workers.py
+SERVED := $(filter-out tests/flows/test_restarts.py tests/flows/test_faulty_store.py, $(wildcard tests/flows/test_*.py)) \
+  tests/test_readme.py tests/test_workers.py
 FUZZ_SECONDS ?= 900
 
 help:
