@@ -141,9 +141,11 @@ def main() -> int:
                     os.environ.update(store.environment())
                     if asked.mib:
                         well &= transfers(name, store, folder, asked.only, text(asked.mib).path, asked.rounds)
-                    if asked.scale:
+                    if asked.scale and name == asked.stores[-1]:
                         print(f"\n### CSV to Parquet, TPC-H lineitem of scale {asked.scale:g}, {name}\n")
-                        print(*(f"- {line}" for line in to_parquet(store, folder, asked.scale)), sep="\n", flush=True)
+                        is_right, lines = to_parquet(store, folder, asked.scale)
+                        print(*(f"- {line}" for line in lines), sep="\n", flush=True)
+                        well &= is_right
             except Absent as absent:
                 print(f"\n### {name}: {absent}")
     print(f"\n{time.time() - began:.0f} s in all; {machine_line()}")

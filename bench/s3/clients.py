@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,8 @@ def weir(work: Callable[[Scene, Server], float]) -> Client:
 
 
 def weir_up(scene: Scene, server: Server) -> float:
-    command = ["curl", "-sS", "--fail-with-body", "-T", scene.source]
-    return _run([*command, f"{server.transform}?sink=s3://{scene.bucket}/made"], {})[1].cpu_s
+    url = f"{server.transform}?sink=s3://{scene.bucket}/made"
+    return _run(["curl", "-sS", "--fail-with-body", "-T", scene.source, url], {})[1].cpu_s
 
 
 def weir_down(scene: Scene, server: Server) -> float:
@@ -104,14 +104,16 @@ def weir_down(scene: Scene, server: Server) -> float:
 
 def weir_drop(scene: Scene, server: Server) -> float:
     """Read all of it and write none of it."""
-    asked = {"source": f"s3://{scene.bucket}/in", "from": "lines", "steps": [{"offset": 1 << 40}]}
-    return _weir_run(server, asked | {"sink": "store:out/nothing"}, scene)
+    steps = [{"offset": 1 << 40}]
+    asked = {"source": f"s3://{scene.bucket}/in", "from": "lines", "steps": steps, "sink": "store:out/nothing"}
+    return _weir_run(server, asked, scene)
 
 
-def _weir_run(server: Server, document: dict[str, object], scene: Scene) -> float:
+def _weir_run(server: Server, document: Mapping[str, object], scene: Scene) -> float:
     run = httpx.post(f"{server.url}/v1/runs", json=document, timeout=30)
-    place, record = server.url + run.headers["location"], {"state": "accepted"}
+    record = run.json()
     while record["state"] in ("accepted", "running"):
+        place = server.url + run.headers["location"]
         record = httpx.get(place, params={"wait": _WAIT_S}, timeout=2 * _WAIT_S).json()
     if record["state"] != "succeeded" or record["input_bytes"] != scene.source.stat().st_size:
         raise Failed(str(record))
@@ -122,7 +124,7 @@ def boto3(work: str, client: str) -> Client:
     def transfer(scene: Scene) -> Spent:
         python = crt_folder() / "bin" / "python" if client == "crt" else Path(sys.executable)
         key, path = ("made", scene.source) if work == "up" else ("in", scene.out)
-        command = [python, PEERS / "s3.py", work, client, scene.bucket, key, path]
+        command: list[str | Path] = [python, PEERS / "s3.py", work, client, scene.bucket, key, path]
         return Spent(**json.loads(_run(command, scene.store.environment())[0]))
 
     return transfer
@@ -136,9 +138,9 @@ def aws_cli(work: str) -> Client:
         config.write_text("[default]\ns3 =\n  preferred_transfer_client = crt\n  addressing_style = path\n")
         environment = scene.store.environment() | {"AWS_CONFIG_FILE": str(config), "PYTHONPATH": str(_awscrt())}
         url = f"s3://{scene.bucket}/{'made' if work == 'up' else 'in'}"
-        places = [scene.source, url] if work == "up" else [url, scene.out]
-        command = [aws_program(), "--endpoint-url", scene.store.endpoint_url, "s3", "cp", "--no-progress", *places]
-        return _run(command, environment)[1]
+        places: list[str | Path] = [scene.source, url] if work == "up" else [url, scene.out]
+        copy: list[str | Path] = ["s3", "cp", "--no-progress", *places]
+        return _run([aws_program(), "--endpoint-url", scene.store.endpoint_url, *copy], environment)[1]
 
     return transfer
 
@@ -158,8 +160,8 @@ def crt_folder() -> Path:
     folder = cache_folder() / CRT.replace("[crt]==", "-crt-")
     if not (folder / ".installed").exists():
         venv.create(folder, with_pip=True, clear=True)
-        command = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", CRT]
-        subprocess.run(command, check=True)
+        install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", CRT]
+        subprocess.run([folder / "bin" / "python", *install], check=True)
         (folder / ".installed").touch()
     return folder
 
@@ -174,7 +176,7 @@ def _awscrt() -> Path:
     return folder
 
 
-def _run(command: list[str | Path], environment: dict[str, str]) -> tuple[bytes, Spent]:
+def _run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[bytes, Spent]:
     """What the process printed, and what it took. Its peak is looked up while it runs: the kernel's own account of a
     child counts what its parent had when it was forked."""
     peak, began = 0.0, time.perf_counter()

@@ -51,8 +51,8 @@ class FirstPart(threading.Thread):
         return False
 
 
-def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> list[str]:
-    """Lines that tell what came of it."""
+def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> tuple[bool, list[str]]:
+    """Whether memory and figures are as they must be, and lines that tell. The CSV, which is large, is removed."""
     source, bucket = lineitem_file(scale), store.fresh_bucket()
     nbytes = source.stat().st_size
     options: dict[str, Any] = {"s3_endpoint_url": store.endpoint_url, "s3_addressing": "path"}
@@ -61,7 +61,7 @@ def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> list[str
         url = f"{server.transform}?from=csv&to=parquet&sink=s3://{bucket}/table"
         first = FirstPart(store, bucket, server)
         first.start()
-        command = ["curl", "-sS", "--fail-with-body", "-T", source, url]
+        command = ["curl", "-sS", "--fail-with-body", "-T", str(source), url]
         answer = subprocess.run(command, check=True, capture_output=True).stdout
         seconds = time.perf_counter() - first.began
         first.end()
@@ -72,8 +72,9 @@ def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> list[str
         result.flush()
         found = table_figures(Path(result.name), "parquet", filtered=False)
     wrong = differences(found, expected_figures(source, filtered=False))
+    source.unlink()
     seen = "not seen" if first.input_bytes is None else f"{first.input_bytes / nbytes:.2%} of the input"
-    return [
+    return not wrong and peak - idle <= BUDGET_MIB + ALLOWED_MIB, [
         f"{seconds:.0f} s, {nbytes / 1e6 / seconds:.0f} MB/s; {receipt['rows']:,} rows, {receipt['parts']} parts",
         f"peak {peak:.0f} MiB, {peak - idle:.0f} above idle ({idle:.0f}); {BUDGET_MIB + ALLOWED_MIB} above it are allowed",
         f"the first part was on the server after {seen}" + (f", {first.after_s:.1f} s" if first.after_s else ""),
