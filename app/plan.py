@@ -319,7 +319,7 @@ def _plain_stages(
         if step.takes in ("pack", "unpack"):
             in_lines = False
             packed = step.takes == "pack"
-        stages.append(cast("Callable[[str, StageContext], Stage]", step.make)(planned.argument, context))
+        stages.append(cast("Callable[[str, StageContext], Stage | Operator]", step.make)(planned.argument, context))
     return stages
 
 
@@ -425,18 +425,26 @@ def _step_of_document(entry: object) -> tuple[str, str]:
         raise Refusal("bad_pipeline", "a step is a name, or an object with one key: {step: argument}")
     ((name, argument),) = entry.items()
     if isinstance(argument, dict):
-        return name, _phrase(name, argument)
+        return name, _argument_of_words(str(name), argument)
     return name, _scalar(str(name), argument)
 
 
-def _phrase(name: str, words: Mapping[str, object]) -> str:
-    """An argument that is an object, as the phrase it stands for."""
+def _argument_of_words(name: str, words: Mapping[str, object]) -> str:
+    """An argument that is an object, as the phrase it stands for; a list in it is what stands between commas."""
     step = find_step(name)
-    if not step.words or set(words) != set(step.words):
-        wanted = f"an object with {known(step.words)}" if step.words else "a text"
-        raise Refusal("bad_argument", f"{name}: its argument is {wanted}")
-    quoted = (_scalar(name, words[key]).replace("\\", "\\\\").replace("/", "\\/") for key in step.words)
-    return "/" + "".join(f"{word}/" for word in quoted)
+    if step.of_words is None:
+        raise Refusal("bad_argument", f"{name}: its argument is a text")
+    texts = {
+        str(word): ", ".join(_scalar(name, entry) for entry in value)
+        if isinstance(value, list)
+        else _scalar(name, value)
+        for word, value in words.items()
+    }
+    try:
+        return step.of_words(texts)
+    except Refusal as refusal:
+        refusal.detail = f"{name}: {refusal.detail}"
+        raise
 
 
 def _scalar(name: str, value: object) -> str:

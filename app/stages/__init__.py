@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from app.core.errors import Refusal, known
-from app.core.interfaces import Stage
+from app.core.interfaces import Operator, Stage
 from app.framing.compression import STEP_CODECS, Compress, Decompress
 from app.stages.case import Case
 from app.stages.grep import Grep
 from app.stages.limit import Limit, parse_count
 from app.stages.offset import Offset
-from app.stages.replace import Replace
+from app.stages.replace import Replace, join_replace
 from app.stages.replace import parse as parse_replace
 from app.stages.sample import Sample, parse_share
 from app.stages.sql import check
@@ -36,15 +36,16 @@ class StageContext:
 @dataclass(frozen=True, slots=True)
 class Step:
     """A kind of step. ``check`` refuses a bad argument when the pipeline is read; ``make`` gives the stage, and is None
-    for SQL steps, which are fused into one query. ``words`` are the keys of the argument as an object."""
+    for SQL steps, which are fused into one query. ``of_words`` gives the argument that an object stands for, if it may
+    be one."""
 
     name: str
     takes: Takes
     argument: str | None
     does: str
     check: Callable[[str], object]
-    make: Callable[[str, StageContext], Stage] | None
-    words: tuple[str, ...] = ()
+    make: Callable[[str, StageContext], Stage | Operator] | None
+    of_words: Callable[[Mapping[str, str]], str] | None = None
 
 
 def _nothing(argument: str) -> None:
@@ -74,7 +75,7 @@ STEPS: dict[str, Step] = {
             "replace what an RE2 expression matches in each line",
             _replace,
             lambda argument, c: _replace(argument),
-            ("regex", "text"),
+            join_replace,
         ),
         Step(
             "grep",

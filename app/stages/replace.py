@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -99,3 +99,11 @@ def parse(argument: str) -> tuple[str, str]:
             " (a backslash before the delimiter makes it a plain character)",
         )
     return parts[0], parts[1]
+
+
+def join_replace(given: Mapping[str, str]) -> str:
+    """``regex`` and ``text`` as the argument that ``parse`` takes apart. Raises ``bad_argument``."""
+    if set(given) != {"regex", "text"}:
+        raise Refusal("bad_argument", "its argument is a text, or an object with regex, text")
+    quoted = (given[word].replace("\\", "\\\\").replace("/", "\\/") for word in ("regex", "text"))
+    return "/" + "".join(f"{word}/" for word in quoted)
