@@ -102,8 +102,8 @@ def _settings(asked: argparse.Namespace) -> Settings:
 
 
 _OF_RUN = (
-    "memory_budget", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion", "s3_endpoint_url",
-    "s3_addressing", "s3_part_bytes", "s3_parts_in_flight", "s3_equal_parts", "stores",
+    "memory_budget", "query_memory", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion",
+    "s3_endpoint_url", "s3_addressing", "s3_part_bytes", "s3_parts_in_flight", "s3_equal_parts", "stores",
 )  # fmt: skip
 
 

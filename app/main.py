@@ -30,7 +30,7 @@ from app.runs.ledger import Ledger
 from app.runs.owners import BEAT_S, Owner
 from app.runs.runner import Runner
 from app.settings import Settings
-from app.stages.sql import warm_up
+from app.stages.sql import QueryOptions, warm_up
 from app.stores.catalogue import Stores
 from app.stores.kept import Shelf
 from app.stores.metered import PartMeter
@@ -61,8 +61,13 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
         max_line_bytes=settings.max_line,
         max_expansion=settings.max_expansion,
         whole_bytes=settings.memory_budget // 4,
-        threads=min(settings.worker_threads, 2),
-        temp_directory=temp_directory,
+        query=QueryOptions(
+            page_bytes=settings.page_bytes,
+            threads=min(settings.worker_threads, 2),
+            whole_bytes=settings.query_memory,
+            temp_directory=temp_directory,
+            spill_bytes=settings.spool_limit,
+        ),
     )
 
 

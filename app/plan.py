@@ -28,7 +28,7 @@ from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
 from app.stages import STEPS, StageContext, Step, find_step
 from app.stages.needs import needs
-from app.stages.sql import Query
+from app.stages.sql import Query, QueryOptions, is_whole
 from app.stages.tolerance import Tolerance
 
 __all__ = [
@@ -113,36 +113,41 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the server gives to every build. ``whole_bytes``: see ``ReadOptions``; ``threads`` for the SQL engine, whose
-    spill files go to ``temp_directory``."""
+    """What the server gives to every build. ``whole_bytes``: see ``ReadOptions``; ``query`` is for the SQL engine."""
 
     page_bytes: int
     max_line_bytes: int
     max_expansion: float
     whole_bytes: int
-    threads: int
-    temp_directory: str
+    query: QueryOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
     """A plan as stages. ``read_file``, where set, makes the pages that the stages see first, of an input of random access.
 
-    ``page_bytes`` is the largest page that flows. ``rows_in`` and ``rows_out`` are the indices of the stages whose
-    output rows are the run's rows in, and whose input rows are its rows out; ``passed_over`` counts rows in that were
-    never read, because no ``where`` could keep them. ``tolerance`` counts the rejects.
+    ``page_bytes`` is the largest page that flows, but for the source's, which may have ``source_page_bytes``.
+    ``rows_in`` and ``rows_out`` are the indices of the stages whose output rows are the run's rows in, and whose input
+    rows are its rows out; ``passed_over`` counts rows in that were never read, because no ``where`` could keep them.
+    ``tolerance`` counts the rejects.
     """
 
     stages: tuple[Stage | Operator, ...]
     target: Format
     media_type: str
     page_bytes: int
+    source_page_bytes: int
     outside_bytes: int
     read_file: Callable[[RandomAccess], Iterator[Page]] | None
     tolerance: Tolerance | None
     rows_in: int | None
     rows_out: int | None
     passed_over: PassedOver
+
+    @property
+    def spilled_bytes(self) -> int:
+        """What its queries had on disk at the most."""
+        return sum(stage.spilled_bytes for stage in self.stages if isinstance(stage, Query))
 
     @property
     def keeps_length(self) -> bool:
@@ -253,9 +258,17 @@ def build(
         raise Refusal("bad_pipeline", f"types, on_error and max_errors are about rows, and {source.name} has none")
     if not plan.needs_rows:
         stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
-        return Built(tuple(stages), target, media_type, options.page_bytes, 0, None, None, None, None, PassedOver())
+        page_bytes = options.page_bytes
+        return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, None, PassedOver())
 
     before, between, after = _around_rows(plan.steps, source, target)
+    source_page_bytes = options.page_bytes
+    if any(is_whole(planned.step.name, planned.argument) for planned in between) and not before and not decode:
+        # What such a step remembers needs the room more than pages do. The reader cuts them down.
+        options = replace(
+            options, page_bytes=options.page_bytes // 4, query=options.query.of_pages(options.page_bytes // 4)
+        )
+        context = replace(context, page_bytes=options.page_bytes)
     tolerance = Tolerance(plan.on_error, plan.max_errors, keep if plan.on_error == "quarantine" else None)
     passed_over = PassedOver()
     read_options = ReadOptions(
@@ -286,6 +299,7 @@ def build(
         target=target,
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
+        source_page_bytes=source_page_bytes,
         outside_bytes=options.whole_bytes if read_file is not None else 0,
         read_file=(lambda input: read_file(input, read_options)) if read_file is not None else None,
         tolerance=tolerance,
@@ -330,18 +344,13 @@ def _row_stages(steps: Sequence[PlannedStep], options: BuildOptions, context: St
 
     def close_query() -> None:
         if clauses:
-            stages.append(
-                Query(
-                    tuple(clauses),
-                    page_bytes=options.page_bytes,
-                    threads=options.threads,
-                    temp_directory=options.temp_directory,
-                )
-            )
+            stages.append(Query(tuple(clauses), options.query))
             clauses.clear()
 
     for planned in steps:
         if planned.step.make is None:
+            if planned.step.name == "sql":  # it reads the table that the input is, not a query
+                close_query()
             clauses.append((planned.step.name, planned.argument))
             continue
         close_query()

@@ -77,11 +77,15 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                     sink,
                     executor,
                     FlowOptions(
-                        built.page_bytes, max(settings.high_water_bytes, built.page_bytes), 2 * settings.worker_threads
+                        built.page_bytes,
+                        max(settings.high_water_bytes, built.page_bytes),
+                        2 * settings.worker_threads,
+                        built.source_page_bytes,
                     ),
                     outside_bytes=built.outside_bytes + opened.holds,
                 )
                 try:
+                    flow.fit(settings.memory_budget)
                     async with Budget(settings.memory_budget, max_flows=1, wait_s=0).admit(flow.worst_case_bytes):
                         await flow.run()
                 except Refusal:

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     high_water_bytes: Annotated[
         Size, Field(ge=4096, description="bytes one edge between stages may hold: two pages by default")
     ] = Field(default_factory=lambda read: 2 * read.get("page_bytes", _MIB))
+    query_memory: Annotated[
+        Size,
+        Field(
+            ge=8 * _MIB,
+            description="what a step that needs all rows (aggregate, distinct, sql) may hold before it writes to disk:"
+            " half the budget, or what the rest of the run leaves of it",
+        ),
+    ] = Field(default_factory=lambda read: max(8 * _MIB, read.get("memory_budget", 0) // 2))
     max_flows: Annotated[int, Field(ge=1, description="runs at a time, whatever the budget would carry")] = 64
     worker_threads: Annotated[int, Field(ge=1, description="threads for stages")] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))

@@ -37,6 +37,7 @@ def divided(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "memory_budget": settings.memory_budget // count,
+            "query_memory": settings.query_memory // count,
             "worker_threads": max(1, settings.worker_threads // count),
             "max_flows": max(1, settings.max_flows // count),
             "spool_limit": settings.spool_limit // count,

@@ -8,14 +8,14 @@ import pytest
 
 from app.core.errors import Refusal
 from app.plan import BuildOptions, Built, build, plan_of_document, plan_of_query, sniff, with_pipeline
+from app.stages.sql import QueryOptions
 
 OPTIONS = BuildOptions(
     page_bytes=1 << 20,
     max_line_bytes=1 << 20,
     max_expansion=100,
     whole_bytes=64 << 20,
-    threads=1,
-    temp_directory="/tmp",
+    query=QueryOptions(1 << 20, 1, 64 << 20, "/tmp", 1 << 30),
 )
 
 
@@ -152,3 +152,10 @@ def test_compressed_data_is_told_what_to_say() -> None:
 def test_a_json_array_is_not_taken_for_csv(start: bytes) -> None:
     with pytest.raises(Refusal, match="jq"):
         sniff(start)
+
+
+def test_a_phrase_may_be_an_object() -> None:
+    document = {"from": "csv", "steps": [{"aggregate": {"select": "count(*) as n", "by": ["shop", "item"]}}]}
+    assert plan_of_document(document).describe() == "from=csv&aggregate=count(*) as n by shop, item"
+    with pytest.raises(Refusal, match="aggregate: its argument is a text, or an object with select and perhaps by"):
+        plan_of_document({"steps": [{"aggregate": {"by": "a"}}]})

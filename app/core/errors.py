@@ -28,6 +28,7 @@ CODES: dict[str, str] = {
     "object_too_large": "The result is larger than the parts of one object can be",
     "body_too_large": "The body is larger than MAX_BODY",
     "expansion_too_large": "The data expands more than MAX_EXPANSION allows",
+    "state_too_large": "A step has to remember more than there is memory for",
     "page_too_large": "One indivisible piece of the input is larger than the memory that was admitted for it",
     "never_fits": "The run can never fit into MEMORY_BUDGET",
     "budget_full": "The memory budget is taken",

@@ -98,6 +98,15 @@ class Operator(Protocol):
 
 
 @runtime_checkable
+class Modest(Protocol):
+    """An operator that can do with less memory, though slower: what it has no room for goes to disk."""
+
+    def spare(self, nbytes: int) -> None:
+        """Hold so much less, or as much of it as is possible. Only before it runs."""
+        ...
+
+
+@runtime_checkable
 class Sated(Protocol):
     """A stage that can tell, after ``feed``, that no further page will change its output (``limit``)."""
 

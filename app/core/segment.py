@@ -71,27 +71,31 @@ def worst_case_bytes(
     high_water_bytes: int,
     lanes: int,
     outside_bytes: int,
+    source_page_bytes: int | None = None,
 ) -> int:
     """The most bytes a run can hold: every edge full, a page in every hand, and all that stages keep back.
 
-    ``page_bytes`` is the largest page on any edge, ``lanes`` how many pages a ``Parallel`` segment has in work, and
+    ``page_bytes`` is the largest page on any edge; on the first one, where it is another, ``source_page_bytes``, and then
+    the first segment cuts all pages down. ``lanes`` is how many pages a ``Parallel`` segment has in work, and
     ``outside_bytes`` what source and sink hold by themselves. The hands: the source's (a page, and the two that it
     reads ahead or the pieces it is joined from), each segment's (the page that waits to enter; the pages in work with
     all that exists because of them), and the sink's (the first page may wait for the second). A ``Quick`` segment is in
     the hand before it.
     """
+    source_page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
     edge = max(high_water_bytes, page_bytes)
-    edges = 1 + sum(not isinstance(segment, Quick) for segment in segments)
-    total = outside_bytes + 3 * page_bytes + edges * edge + 2 * page_bytes
-    for segment in segments:
+    edges = sum(not isinstance(segment, Quick) for segment in segments)
+    total = outside_bytes + 3 * source_page + max(edge, source_page) + edges * edge + 2 * page_bytes
+    for index, segment in enumerate(segments):
+        page = page_bytes if index else source_page
         parts: tuple[Stage | Operator, ...] = (segment.operator,) if isinstance(segment, Pulled) else segment.stages
         grown = sum(part.grows for part in parts)
         total += sum(part.holds for part in parts)
         if isinstance(segment, Quick):
-            total += int(grown * page_bytes)
+            total += int(grown * page)
         else:
             pages = lanes if isinstance(segment, Parallel) else 1
-            total += page_bytes + int(pages * (1.0 + grown) * page_bytes)
+            total += page + int(pages * (1.0 + grown) * page)
     return total
 
 

@@ -78,7 +78,12 @@ class Workshop:
             built.stages,
             sink,
             self.executor,
-            FlowOptions(built.page_bytes, max(options.high_water_bytes, built.page_bytes), options.lanes),
+            FlowOptions(
+                built.page_bytes,
+                max(options.high_water_bytes, built.page_bytes),
+                options.lanes,
+                built.source_page_bytes,
+            ),
             outside_bytes=built.outside_bytes + outside_bytes,
             last_edge=last_edge,
         )
@@ -177,7 +182,7 @@ def account_of(built: Built, spooled_bytes: Callable[[], int] = lambda: 0) -> Ac
         rows_in=built.rows_in,
         rows_out=built.rows_out,
         rejected=dict if tolerance is None else lambda: tolerance.rejected,
-        spooled_bytes=spooled_bytes,
+        spooled_bytes=lambda: spooled_bytes() + built.spilled_bytes,
         passed_over=lambda: built.passed_over.rows,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from app.core.channel import Channel, Edge, EndOfChannel
 from app.core.frames import clear_frames
-from app.core.interfaces import GivesStretches, Operator, Receipt, Sink, Source, Stage, TakesStretches
+from app.core.interfaces import GivesStretches, Modest, Operator, Receipt, Sink, Source, Stage, TakesStretches
 from app.core.page import Page
 from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, worst_case_bytes
 from app.pipeline.failure import cause, clean
@@ -82,7 +82,15 @@ class Flow:
             high_water_bytes=self.options.high_water_bytes,
             lanes=self.options.lanes,
             outside_bytes=self.outside_bytes + self.sink.holds,
+            source_page_bytes=self.options.source_page_bytes,
         )
+
+    def fit(self, limit_bytes: int) -> None:
+        """Have modest operators hold no more than ``limit_bytes`` leave, as far as they can."""
+        for stage in self.stages:
+            excess_bytes = self.worst_case_bytes - limit_bytes
+            if excess_bytes > 0 and isinstance(stage, Modest):
+                stage.spare(excess_bytes)
 
     def statistics(self) -> FlowStatistics:
         """What has passed and what is inside, now."""
@@ -222,13 +230,17 @@ class Flow:
             await lane.run_parallel(segment.stages)
         elif isinstance(segment, Serial):
             if await lane.run_serial(segment.stages):
-                # Nothing upstream matters any more, and it may be waiting for input that never comes.
-                for task in self._tasks[:index]:
-                    task.cancel()
+                self._give_up(index)
         else:
             assert isinstance(segment, Pulled)
             await lane.run_pulled(segment.operator)
+            self._give_up(index)  # an operator may end before its input does
         lane.out.close()
+
+    def _give_up(self, index: int) -> None:
+        """Nothing before a lane matters any more, and it may be waiting for input that never comes."""
+        for task in self._tasks[:index]:
+            task.cancel()
 
 
 def _parts(segment: Segment) -> tuple[Stage | Operator, ...]:

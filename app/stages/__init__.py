@@ -14,10 +14,12 @@ from app.stages.case import Case
 from app.stages.grep import Grep
 from app.stages.limit import Limit, parse_count
 from app.stages.offset import Offset
+from app.stages.phrase import join_phrase
 from app.stages.replace import Replace, join_replace
 from app.stages.replace import parse as parse_replace
 from app.stages.sample import Sample, parse_share
 from app.stages.sql import check
+from app.stages.sql_text import AGGREGATE_WORDS
 
 Takes = Literal["text", "lines", "records", "rows", "pack", "unpack"]
 """What a step works on: ``text`` any text or bytes, ``lines`` whole lines, ``records`` rows or lines, ``rows`` only
@@ -104,6 +106,17 @@ STEPS: dict[str, Step] = {
         Step("where", "rows", "SQL condition", "keep the rows for which it holds", partial(check, "where"), None),
         Step("select", "rows", "SQL select list", "project, rename, cast, compute", partial(check, "select"), None),
         Step("derive", "rows", "SQL select list", "add columns, keep the rest", partial(check, "derive"), None),
+        Step(
+            "aggregate",
+            "rows",
+            "count(*) as n, sum(x) as sx [by a, b]",
+            "group the whole stream; groups come in the order of their keys",
+            partial(check, "aggregate"),
+            None,
+            partial(join_phrase, words=AGGREGATE_WORDS),
+        ),
+        Step("distinct", "rows", "[columns]", "the first row of each key", partial(check, "distinct"), None),
+        Step("sql", "rows", "SELECT … FROM input", "the general case", partial(check, "sql"), None),
         Step("limit", "records", "number", "keep the first", parse_count, lambda a, c: Limit(parse_count(a))),
         Step("offset", "records", "number", "leave the first out", parse_count, lambda a, c: Offset(parse_count(a))),
         Step(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from app.framing.needs import Comparison, Condition, Constant, ConstantKind, Needs, Path, folded
+from app.stages.sql_clause import Clause
 from app.stages.sql_functions import LAMBDAS
 from app.stages.sql_parser import Node, literal
-from app.stages.sql_text import Clause, parse
+from app.stages.sql_text import SQL_STEPS, parse
 
 _COMPARISONS: Mapping[str, tuple[Comparison, Comparison]] = {
     "COMPARE_EQUAL": ("=", "="),
@@ -34,7 +35,7 @@ def needs(steps: Sequence[tuple[str, str]]) -> Needs:
     for name, argument in steps:
         if name in _COUNT_ROWS:
             seen.conditions_end = True
-        elif name in ("where", "select", "derive"):
+        elif name in SQL_STEPS:
             seen.take(parse(name, argument))
         else:
             seen.conditions_end = True
@@ -61,23 +62,23 @@ class _Seen:
     conditions_end: bool = False
 
     def take(self, clause: Clause) -> None:
+        level = clause.levels[0]
+        if (clause.kind == "distinct" and not level.others) or level.tables - {"input", ""}:
+            self.columns_end = True  # every column is a key; or columns may bear another table's name
+        self._add_paths((*level.entries, *level.others))
         if clause.kind == "where":
             if not self.conditions_end:
-                self._add_conditions(clause.expressions[0])
-            self._add_paths(clause.expressions)
+                self._add_conditions(level.others[0])
             return
-        self._add_paths(clause.expressions)
-        plain = [
-            node for node in clause.expressions if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1
-        ]
-        if len(plain) < len(clause.expressions) or clause.kind == "derive":
+        plain = [node for node in level.entries if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1]
+        if len(plain) < len(level.entries) or clause.kind != "select":
             self.conditions_end = True
-        if clause.kind == "select":
+        if not level.keeps_columns:
             self.is_bounded = self.is_bounded or not self.columns_end
             self.columns_end = True
             names = ((node["alias"] or node["column_names"][0], node["column_names"][0]) for node in plain)
             self.renamed = {folded(new): self._own_name(folded(old)) or b"" for new, old in names}
-        elif not all(node["alias"] for node in clause.expressions):
+        elif not all(node["alias"] for node in level.entries):
             self.columns_end = True  # a name that DuckDB makes up may be one of the input's
 
     def _add_paths(self, expressions: Sequence[Node]) -> None:

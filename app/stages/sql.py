@@ -1,8 +1,9 @@
-"""The SQL steps on rows, ``where``, ``select`` and ``derive``: neighbours run as one streaming DuckDB query."""
+"""The SQL steps on rows, from ``where`` to ``aggregate`` and ``sql``: neighbours run as one streaming DuckDB query."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import duckdb
@@ -14,56 +15,98 @@ from app.core.units import as_size
 from app.stages.sql_binding import Bound, bind
 from app.stages.sql_growth import growth
 from app.stages.sql_parser import open_parser
-from app.stages.sql_text import parse
+from app.stages.sql_text import SQL_STEPS, parse
 from app.stages.sql_types import fed_schema, given_names
 
 T = TypeVar("T")
 
 _INSTANCE_BYTES = 6 * 1024 * 1024
 _MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
+_BESIDE_LIMIT_BYTES = 40 * 1024 * 1024
+"""What a query that remembers rows takes beside its memory limit (30 to 45 MiB over runs of up to 50 million groups)."""
+_LEAST_WHOLE_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """``threads``: 1 runs everything on the thread that iterates ``run``. From 2 on DuckDB's own threads help where rows
+    go one by one; then they too take pages from the input, one at a time, perhaps while the caller is busy with the
+    output. ``whole_bytes``: the memory of a query that has to see the whole input; what is beyond goes to
+    ``temp_directory``, up to ``spill_bytes``.
+    """
+
+    page_bytes: int
+    threads: int
+    whole_bytes: int
+    temp_directory: str
+    spill_bytes: int
+
+    def of_pages(self, page_bytes: int) -> QueryOptions:
+        """These with other pages."""
+        return replace(self, page_bytes=page_bytes)
 
 
 def check(clause: str, text: str) -> None:
     """Refuse with ``bad_sql`` unless ``text`` is one SQL condition ("where") or select list ("select", "derive").
 
-    Only row by row expressions over the input's columns pass: no subquery, aggregate, window, or function that is not in
-    ``sql_functions``. ``position`` of the refusal counts characters of ``text``. It needs no data: whether the columns
-    exist and their types fit is known with the first page.
+    Or what to aggregate ("aggregate"), columns ("distinct"), or a SELECT ("sql"). Nothing passes but the input's columns
+    and functions that are in ``sql_functions``. ``position`` of the refusal counts characters of ``text``. It needs no
+    data: whether the columns exist and their types fit is known with the first page.
     """
     growth((parse(clause, text),))
+
+
+def is_whole(clause: str, text: str) -> bool:
+    """Whether a step that ``check`` let pass has to see all of the input before it gives anything."""
+    return clause in SQL_STEPS and parse(clause, text).is_whole
 
 
 def warm_up() -> None:
     """Open what the process shares and run one small query: 40 MiB and 0.2 s that no run has to pay for."""
     open_parser()
     batch = pa.RecordBatch.from_pydict({"a": [1, 2]})
-    query = Query((("where", "a > 1"),), page_bytes=64 * 1024, threads=1, temp_directory=None)
+    query = Query((("where", "a > 1"),), QueryOptions(64 * 1024, 1, 0, "", 0))
     list(query.run(iter((Page(batch, batch.nbytes, rows=2, first=True),))))
 
 
 class Query:
-    """``clauses``, pairs of a step's name and its text, as one query over the stream. Checks them as ``check`` does.
+    """``clauses``, pairs of a step's name and its text, as one query over the stream. Checks them as ``check`` does; a
+    ``sql`` can only be the first.
 
-    Rows keep their order. ``where`` keeps rows, ``select`` gives its list, ``derive`` all columns and its list. Raises
-    ``bad_sql``, before any output, where a column is missing, a type does not fit or a name is given twice;
-    ``bad_computation`` where a value cannot be computed; ``page_too_large`` where a row outgrows two pages.
+    Rows keep their order. ``where`` keeps rows, ``select`` gives its list, ``derive`` all columns and its list;
+    ``distinct`` the first row of each key; ``aggregate`` a row for each group, in the order of the keys. All is computed
+    in the order of the input, so that sums of floats are the same however it came. Raises ``bad_sql``, before any
+    output, where a column is missing, a type does not fit or a name is given twice; ``bad_computation`` where a value
+    cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
+    what has to be remembered outgrows memory or disk.
 
-    ``threads``: 1 runs everything on the thread that iterates ``run``. From 2 on DuckDB's own threads help; then they too
-    take pages from the input, one at a time, perhaps while the caller is busy with the output.
+    ``spilled_bytes`` is the most that stood on disk.
     """
 
     name = "sql"
 
-    def __init__(
-        self, clauses: Sequence[tuple[str, str]], *, page_bytes: int, threads: int, temp_directory: str | None
-    ) -> None:
+    def __init__(self, clauses: Sequence[tuple[str, str]], options: QueryOptions) -> None:
         self._clauses = [parse(kind, text) for kind, text in clauses]
         self._growth = growth(self._clauses)
-        self._page_bytes = page_bytes
-        self._threads = threads
-        self._temp_directory = temp_directory
+        self._page_bytes = options.page_bytes
+        self._options = options
+        self._is_whole = any(clause.is_whole for clause in self._clauses)
+        # A LIMIT may end it before the input does, and no thread must be waiting for the input then.
+        is_query = any(clause.kind == "sql" for clause in self._clauses)
+        self._threads = 1 if self._is_whole or is_query else options.threads
         self.grows = max(1.0, self._growth.row) + self._growth.work
-        self.holds = _INSTANCE_BYTES + 4 * max(2, threads) * page_bytes
+        self.holds = _INSTANCE_BYTES + 4 * max(2, self._threads) * self._page_bytes
+        self.spilled_bytes = 0
+        self._whole_bytes = options.whole_bytes if self._is_whole else 0
+        if self._is_whole:
+            self.holds += self._whole_bytes + _BESIDE_LIMIT_BYTES
+
+    def spare(self, nbytes: int) -> None:
+        """Hold so much less of what the whole input needs, down to what DuckDB cannot do without."""
+        spared = min(nbytes, self._whole_bytes - _LEAST_WHOLE_BYTES)
+        if spared > 0:
+            self._whole_bytes -= spared
+            self.holds -= spared
 
     def run(self, pages: Iterator[Page]) -> Iterator[Page]:
         """The output for the whole stream. What ``pages`` raises comes out as it is."""
@@ -80,7 +123,9 @@ class Query:
         # Told of one, it would gather the rows of a selective filter until they are 2,048, and those of a batch until
         # they are as many as asked for, over any number of pages and however large rows are. Told of two it never
         # gathers over more than one batch of the input.
-        memory_bytes = _MEMORY_LIMIT_BYTES + int(4 * self.grows * self._page_bytes)
+        memory_bytes = self._whole_bytes or _MEMORY_LIMIT_BYTES
+        memory_bytes += int(4 * self.grows * self._page_bytes)
+        options = self._options
         connection = duckdb.connect(
             ":memory:",
             config={
@@ -89,7 +134,7 @@ class Query:
                 "external_threads": "2" if self._threads == 1 else "1",
                 "async_threads": "0",
                 "preserve_insertion_order": "true",
-                "temp_directory": self._temp_directory or "",
+                "temp_directory": options.temp_directory,
                 "allow_persistent_secrets": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -101,6 +146,8 @@ class Query:
         )
         # Whatever is ready is handed over before more is made.
         connection.execute("SET streaming_buffer_size = '1B'")
+        if options.temp_directory:
+            connection.execute(f"SET max_temp_directory_size = '{options.spill_bytes}B'")
         connection.execute("SET TimeZone = 'UTC'")
         # Not in the configuration above, because there it may come before temp_directory and forbid it.
         connection.execute("SET enable_external_access = false")
@@ -116,12 +163,20 @@ class Query:
         names = given_names(reader.schema.names)
         first = True
         while (batch := feed.guard(bound, lambda: next(reader, None))) is not None:
+            if first and self._is_whole:
+                self._look_at_disk(connection)
             for piece in self._pieces(batch, feed.largest_bytes):
                 yield _page(piece.rename_columns(names), first, feed.take_rejects())
                 first = False
         if first or feed.rejects:
             empty = pa.RecordBatch.from_pylist([], schema=reader.schema)
             yield _page(empty.rename_columns(names), first, feed.take_rejects())
+
+    def _look_at_disk(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """What there is once the input is over is the most there was, or nearly."""
+        with connection.cursor() as other:
+            (found,) = other.execute("SELECT sum(size) FROM duckdb_temporary_files()").fetchone() or (0,)
+        self.spilled_bytes = max(self.spilled_bytes, int(found or 0))
 
     def _pieces(self, batch: pa.RecordBatch, largest_bytes: int) -> Iterator[pa.RecordBatch]:
         """``batch`` in slices of two pages at most, none if it has no row."""

@@ -11,14 +11,16 @@ import duckdb
 
 from app.core.errors import Refusal
 from app.framing.needs import folded
+from app.stages.sql_clause import Clause, place
+from app.stages.sql_expression import suggest
 from app.stages.sql_functions import VALUE_NAMES
-from app.stages.sql_parser import VERBS, character, walk
-from app.stages.sql_text import Clause, suggest
+from app.stages.sql_parser import VERBS, character
 from app.stages.sql_types import plain_type, quoted
 
 _MOST_COLUMNS_TOLD = 20
 _LONGEST_REASON = 300
-_AROUND = "FROM ("
+_ROW = '"\ue001"'
+"""The number of a row, for a while: a private character, as no column has it for a name."""
 _DESCRIBE = "DESCRIBE "
 # DuckDB's kinds of errors that come from values.
 _COMPUTATIONS = frozenset(("Conversion", "Out of Range", "Invalid Input", "Mismatch Type", "Not implemented"))
@@ -27,42 +29,108 @@ _ADVICE = re.compile(r",? (or|Use|use|You can) [^.]*\bSET\b.*| in FROM clause|!$
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Some of a clause's text, and the byte at which it stands in the query."""
+
+    clause: Clause
+    byte: int
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True)
 class Bound:
-    """A query over ``input``, and for each clause the byte at which its text stands in it."""
+    """A query over ``input``, and where the texts of clauses stand in it."""
 
     sql: str
-    clauses: tuple[Clause, ...] = ()
-    offsets: tuple[int, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def steps(self) -> str:
+        """The clauses' kinds, in a word."""
+        return "/".join(dict.fromkeys(piece.clause.kind for piece in self.pieces)) or "sql"
 
     def failure(self, error: Exception, rows: int) -> Refusal:
         """What went wrong while it ran, with ``rows`` rows of its input read."""
         told = _told(error)
-        steps = "/".join(dict.fromkeys(clause.kind for clause in self.clauses))
         if told.kind == "Out of Memory":
-            return Refusal("page_too_large", f"{steps}: the values of one page need more memory than a page may take")
+            return self._too_large(told.reason)
         if told.kind not in _COMPUTATIONS:
-            return Refusal("stage_failed", f"{steps}: {told.reason}")
+            return Refusal("stage_failed", f"{self.steps}: {told.reason}")
         hint = "; try_cast gives NULL instead" if told.kind == "Conversion" else ""
         detail = f"{told.reason}{hint} (among the first {rows:,} rows that came to this step)"
-        for clause, offset in zip(self.clauses, self.offsets, strict=True):
-            if told.byte is not None and 0 <= told.byte - offset <= len(clause.text.encode()):
-                position = character(clause.text, told.byte - offset)
-                return Refusal("bad_computation", f"{clause.kind}: {detail}", position=position)
-        return Refusal("bad_computation", f"{steps}: {detail}")
+        found = self.place(told.byte)
+        if found is not None:
+            clause, byte = found
+            return Refusal("bad_computation", f"{clause.kind}: {detail}", position=character(clause.text, byte))
+        return Refusal("bad_computation", f"{self.steps}: {detail}")
+
+    def place(self, byte: int | None) -> tuple[Clause, int] | None:
+        """The clause, and the byte of its text, that stand at a byte of the query."""
+        for piece in self.pieces:
+            if byte is not None and 0 <= byte - piece.offset <= len(piece.text.encode()):
+                return piece.clause, piece.byte + byte - piece.offset
+        return None
+
+    def within(self, head: str, tail: str) -> Bound:
+        """This query with text around it."""
+        shift = len(head.encode())
+        pieces = (Piece(p.clause, p.byte, p.text, p.offset + shift) for p in self.pieces)
+        return Bound(head + self.sql + tail, tuple(pieces))
 
     def followed_by(self, tail: str) -> Bound:
         """This query as the rows that ``tail`` is about."""
-        if not self.clauses:
-            return Bound(f"FROM input{tail}")
-        offsets = tuple(len(_AROUND) + byte for byte in self.offsets)
-        return Bound(f"{_AROUND}{self.sql}) AS input{tail}", self.clauses, offsets)
+        return self.within("FROM (", f") AS input{tail}") if self.pieces else Bound(f"FROM input{tail}")
 
-    def extended(self, clause: Clause) -> Bound:
-        """This query with ``clause`` behind it."""
+    def with_text(self, clause: Clause, part: int) -> Bound:
+        """This query, and behind it the text of a part of ``clause``."""
+        byte, text = clause.parts[part]
+        return Bound(self.sql + text, (*self.pieces, Piece(clause, byte, text, len(self.sql.encode()))))
+
+    def extended(self, clause: Clause, columns: Sequence[str]) -> Bound:
+        """This query with ``clause`` behind it; ``columns`` are those that come to it."""
+        if clause.kind == "sql":
+            assert not self.pieces, "it reads the table that the input is"
+            return Bound("").with_text(clause, 0)
+        if clause.kind == "aggregate":
+            return self._grouped(clause)
+        if clause.kind == "distinct":
+            return self._distinct(clause, columns)
         head, tail = VERBS[clause.kind]
-        inner = self.followed_by(head)
-        offsets = (*inner.offsets, len(inner.sql.encode()))
-        return Bound(inner.sql + clause.text + tail, (*self.clauses, clause), offsets)
+        return self.followed_by(head).with_text(clause, 0).within("", tail)
+
+    def _grouped(self, clause: Clause) -> Bound:
+        """Groups come in the order of their keys: whoever asks twice gets the same answer."""
+        head, tail = VERBS["aggregate"]
+        bound = self.followed_by(head).with_text(clause, 0)
+        if clause.keys:
+            keys = [str(number + 1) for number in range(clause.keys)]
+            order = ", ".join(f"{key} NULLS LAST" for key in keys)
+            bound = bound.within("", "\n, ").with_text(clause, 1)
+            tail += f"GROUP BY {', '.join(keys)} ORDER BY {order}"
+        return bound.within("", tail)
+
+    def _distinct(self, clause: Clause, columns: Sequence[str]) -> Bound:
+        """The first row of each key, in the order of the input."""
+        numbered = self.followed_by(f" SELECT *, row_number() OVER () AS {_ROW}")
+        firsts = numbered.within("FROM (", ") AS input SELECT DISTINCT ON (\n")
+        if clause.parts:
+            firsts = firsts.with_text(clause, 0)
+        else:
+            firsts = firsts.within("", ", ".join(map(quoted, columns)))
+        firsts = firsts.within("", "\n) *")
+        if not firsts.pieces:  # a distinct without a text has no place to be found by
+            firsts = Bound(firsts.sql, (Piece(clause, 0, "", 0),))
+        return firsts.within("FROM (", f") SELECT * EXCLUDE ({_ROW}) ORDER BY {_ROW}")
+
+    def _too_large(self, reason: str) -> Refusal:
+        if not any(piece.clause.is_whole for piece in self.pieces):
+            detail = "the values of one page need more memory than a page may take"
+            return Refusal("page_too_large", f"{self.steps}: {detail}")
+        if "offload" in reason:
+            return Refusal("spool_full", f"{self.steps}: what it has to remember outgrows SPOOL_LIMIT on disk")
+        detail = "what it has to remember outgrows QUERY_MEMORY, though it writes to disk what it can"
+        return Refusal("state_too_large", f"{self.steps}: {detail}; raise it, or select fewer columns first")
 
 
 def bind(connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause], columns: Sequence[str]) -> Bound:
@@ -72,7 +140,7 @@ def bind(connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause], colum
     """
     bound = Bound("input")
     for clause in clauses:
-        bound = bound.extended(clause)
+        bound = bound.extended(clause, columns)
         try:
             _check_names(clause, columns)
             columns = _described(connection, bound, columns)
@@ -94,8 +162,9 @@ def _described(connection: duckdb.DuckDBPyConnection, bound: Bound, columns: Seq
         return [str(row[0]) for row in connection.execute(_DESCRIBE + bound.sql).fetchall()]
     except duckdb.Error as error:
         told = _told(error)
-        clause = bound.clauses[-1]
-        byte = 0 if told.byte is None else told.byte - len(_DESCRIBE) - bound.offsets[-1]
+        clause = bound.pieces[-1].clause
+        found = bound.place(None if told.byte is None else told.byte - len(_DESCRIBE))
+        byte = found[1] if found is not None and found[0] is clause else 0
         if told.missing is not None:
             raise _missing(clause, byte, told.missing, columns) from None
         # Such as "missing ): (" for a regular expression.
@@ -104,14 +173,16 @@ def _described(connection: duckdb.DuckDBPyConnection, bound: Bound, columns: Seq
 
 def _check_names(clause: Clause, columns: Sequence[str]) -> None:
     """Refuse names that are no columns and that DuckDB would not miss."""
-    known = {folded(name) for name in columns} | {folded(node["alias"]) for node in clause.expressions}
-    for node in walk(clause.expressions):
+    if len(clause.levels) > 1:
+        columns = [*columns, *(node["alias"] for level in clause.levels for node in level.entries)]
+    known = {folded(name) for name in columns} | {folded(node["alias"]) for node in clause.entries}
+    for node in clause.expressions:
         names = [str(entry["key"]["column"]) for entry in node.get("rename_list", ())]
         if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1:
             names = [name for name in node["column_names"] if name.lower() in VALUE_NAMES]
         for name in names:
             if folded(name) not in known:
-                raise _missing(clause, clause.byte_of(node), name, columns)
+                raise _missing(clause, place(node), name, columns)
 
 
 def _check_distinct(clause: Clause, columns: Sequence[str]) -> None:
@@ -120,7 +191,7 @@ def _check_distinct(clause: Clause, columns: Sequence[str]) -> None:
         if folded(name) in seen:
             entries = [
                 node
-                for node in clause.expressions
+                for node in clause.entries
                 if folded(node["alias"] or (node.get("column_names") or [""])[-1]) == folded(name)
             ]
             detail = f"a column called {name!r} is there already (case is ignored); give another name with AS"

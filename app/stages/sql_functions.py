@@ -135,13 +135,34 @@ REPEATS: dict[str, int] = dict.fromkeys(("nullif", "split_part", "array_to_strin
 VALUE_NAMES = _words("user current_user session_user current_role current_catalog current_schema current_database")
 """Names that DuckDB takes for functions when no column bears them."""
 
-AGGREGATES = _words(
-    """any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_min argmax argmin array_agg avg
-    bit_and bit_or bit_xor bool_and bool_or corr count count_if count_star countif covar_pop covar_samp entropy favg first
-    fsum geomean geometric_mean group_concat histogram json_group_array json_group_object kurtosis last list listagg mad
-    max max_by mean median min min_by mode product quantile quantile_cont quantile_disc skewness stddev stddev_pop
-    stddev_samp string_agg sum sum_no_overflow sumkahan var_pop var_samp variance weighted_avg wavg"""
+_PICKING_AGGREGATES = _words(
+    """any_value arbitrary first last min max min_by max_by arg_min arg_max argmin argmax arg_min_null arg_max_null"""
 )
+
+AGGREGATES: frozenset[str] = _PICKING_AGGREGATES | _words(
+    """count count_star count_if countif sum avg mean fsum sumkahan kahan_sum favg product geomean geometric_mean bit_and
+    bit_or bit_xor bool_and bool_or corr covar_pop covar_samp stddev stddev_pop stddev_samp var_pop var_samp variance sem
+    skewness kurtosis kurtosis_pop regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx regr_sxy
+    regr_syy weighted_avg wavg approx_count_distinct approx_quantile"""
+)
+"""Aggregates whose state is a few bytes a group, or one value."""
+
+HOLDING_AGGREGATES = _words(
+    """approx_top_k array_agg bitstring_agg entropy group_concat histogram histogram_exact json_group_array
+    json_group_object json_group_structure list listagg lttb mad median mode quantile quantile_cont quantile_disc
+    reservoir_quantile string_agg sum_no_overflow"""
+)
+"""Aggregates that are not offered: they hold all values of a group, outside of any limit of memory."""
+
+_PICKING_WINDOWS = _words("lag lead first_value last_value nth_value")
+
+WINDOWS: frozenset[str] = _PICKING_WINDOWS | _words(
+    "row_number rank dense_rank rank_dense percent_rank cume_dist ntile"
+)
+"""Window functions beside the aggregates."""
+
+WHOLE_PICKS: frozenset[str] = _PICKING_AGGREGATES | _PICKING_WINDOWS
+"""Of both, those whose result is one of their values."""
 
 FIXED_TYPES = _words(
     """bool boolean logical tinyint int1 smallint int2 int16 short integer int int4 int32 signed bigint int8 int64 long

@@ -11,9 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.stages.sql_functions import FACTORS, FIXED, FIXED_TYPES, HASHES, LAMBDAS, PICKS, REPEATS
+from app.stages.sql_clause import Clause, Level
+from app.stages.sql_functions import (
+    AGGREGATES,
+    FACTORS,
+    FIXED,
+    FIXED_TYPES,
+    HASHES,
+    LAMBDAS,
+    PICKS,
+    REPEATS,
+    WHOLE_PICKS,
+)
 from app.stages.sql_parser import Node, literal, walk
-from app.stages.sql_text import Clause
 
 Size = Mapping[str, float]
 """How many times each column stands in a value; ``*`` is every column, ``''`` counts bytes beside them."""
@@ -42,22 +52,24 @@ def growth(clauses: Sequence[Clause]) -> Growth:
     row: Size = {"*": 1}
     columns: Mapping[str, Size] = {}
     work = 0.0
-    for clause in clauses:
-        level = _Level(clause, row, columns)
-        costs = [level.entry(expression) for expression in clause.expressions]
+    for clause, select in ((each, level) for each in clauses for level in each.levels):
+        level = _Level(clause, select, row, columns)
+        nodes = (*select.entries, *select.others)
+        costs = [level.entry(node) for node in nodes]
         work += sum(cost.work for cost in costs)
-        if clause.kind != "where":
-            row = _total([row if clause.kind == "derive" else {}, *(cost.size for cost in costs)])
+        if select.entries:
+            made = (cost.size for cost in costs[: len(select.entries)])
+            row = _total([row if select.keeps_columns else {}, *made])
             # Where a name is not known from the text, it may be that of any value.
-            columns = level.columns if all(map(_is_named, clause.expressions)) else {"*": row}
-        for cost, expression in zip(costs, clause.expressions, strict=True):
+            columns = level.columns if all(map(_is_named, select.entries)) else {"*": row}
+        for cost, node in zip(costs, nodes, strict=True):
             if cost.expressions > _MOST_EXPRESSIONS:
-                clause.refuse("this is too large once all that it repeats is written out", expression)
+                clause.refuse("this is too large once all that it repeats is written out", node)
         if max(work, _factor(row)) > _MOST_GROWTH or row.get("", 0) > _MOST_BYTES:
             worst = max(range(len(costs)), key=lambda index: costs[index].work + _factor(costs[index].size))
             times = max(work, _factor(row), row.get("", 0) / _MOST_BYTES * _MOST_GROWTH)
             detail = f"a row could become {times:.0f} times as large here, {_MOST_GROWTH:.0f} times is the most"
-            clause.refuse(detail, clause.expressions[worst])
+            clause.refuse(detail, nodes[worst])
     return Growth(_factor(row), row.get("", 0), work)
 
 
@@ -73,14 +85,15 @@ class _Cost:
 class _Level:
     """What one clause sees: the rows, the columns whose size is known, and the entries before each other one."""
 
-    def __init__(self, clause: Clause, row: Size, columns: Mapping[str, Size]) -> None:
+    def __init__(self, clause: Clause, select: Level, row: Size, columns: Mapping[str, Size]) -> None:
         self.columns = dict(columns)
         self._clause = clause
+        self._tables = select.tables
         self._row = row
         self._entries: dict[str, _Cost] = {}
 
     def entry(self, node: Node) -> _Cost:
-        """An entry of the select list; those behind it may use its name."""
+        """An entry of the select list, or what stands behind it; those behind it may use its name."""
         cost = self._cost(node)
         name = str(node["alias"] or (node["column_names"][-1] if node["class"] == "COLUMN_REF" else "")).lower()
         self._entries[name] = cost
@@ -109,6 +122,8 @@ class _Level:
         elif kind == "CAST":
             is_fixed = node["type_expr"]["type_name"].lower() in FIXED_TYPES
             size = {"": _VALUE_BYTES} if is_fixed else _total([*sizes, {"": 4 * _VALUE_BYTES}])
+        elif kind == "WINDOW" or (kind == "FUNCTION" and node["function_name"].lower() in AGGREGATES):
+            size = _largest(sizes) if node["function_name"].lower() in WHOLE_PICKS else {"": _VALUE_BYTES}
         elif kind == "FUNCTION":
             size = _made_by(node, sizes)
             repeats = REPEATS.get(node["function_name"], 1)
@@ -130,8 +145,8 @@ class _Level:
                 detail = f"{names[0]} cannot be used in this lambda, only the parameters of the lambda itself"
                 self._clause.refuse(detail, node)
             return _Cost(size)
-        name = names[1] if names[0] == "input" and len(names) > 1 else names[0]
-        found = [self._row] if name == "input" else []
+        name = names[1] if names[0] in self._tables and len(names) > 1 else names[0]
+        found = [self._row] if name in self._tables else []
         found.append(self.columns.get(name) or self.columns.get("*") or {name: 1})
         # An entry before this one and a column of the input may have the same name: either may be meant.
         entry = self._entries.get(name, _Cost())

@@ -17,8 +17,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "where": (" WHERE (\n", "\n)"),
     "select": (" SELECT\n", "\n"),
     "derive": (" SELECT *,\n", "\n"),
+    "aggregate": (" SELECT\n", "\n"),
+    "distinct": (" SELECT\n", "\n"),
 }
-"""What stands before and behind the text of a clause, after ``FROM input``."""
+"""What stands before and behind the text of a clause, after ``FROM input``. A ``sql`` step is a query by itself."""
 
 Node = Mapping[str, Any]
 """An expression in DuckDB's tree: ``class``, ``type``, ``query_location`` in bytes, and fields of its own."""
@@ -57,7 +59,8 @@ def open_parser() -> duckdb.DuckDBPyConnection:
 
 
 def parse_tree(kind: str, text: str) -> Node:
-    """The tree of ``FROM input WHERE text`` or ``FROM input SELECT text``, of exactly one statement.
+    """The tree of ``FROM input WHERE text`` or ``FROM input SELECT text``, or of the query ``text`` ("sql"), of exactly
+    one statement.
 
     Raises ``bad_sql`` with the position in ``text``.
     """
@@ -67,13 +70,14 @@ def parse_tree(kind: str, text: str) -> Node:
 
 def check_enclosed(kind: str, text: str) -> None:
     """Raise ``bad_sql`` unless ``text`` can stand within parentheses, as it does in a query: a semicolon cannot."""
-    head, tail = VERBS[kind]
-    _tree(kind, text, f"FROM (FROM input{head}{text}{tail}) AS input")
+    head, tail = VERBS.get(kind, ("\n", "\n"))
+    start = "" if kind == "sql" else "FROM input"
+    _tree(kind, text, f"FROM ({start}{head}{text}{tail}) AS input")
 
 
 def before(kind: str) -> str:
     """What stands before the text of a clause in the statement that ``parse_tree`` parses."""
-    return "FROM input" + VERBS[kind][0].replace("(", "")
+    return "" if kind == "sql" else "FROM input" + VERBS[kind][0].replace("(", "")
 
 
 def walk(tree: object) -> Iterator[Node]:
@@ -140,7 +144,7 @@ def _tree(kind: str, text: str, sql: str) -> Node:
     if not tree["error"] and len(tree["statements"]) == 1:
         node: Node = tree["statements"][0]["node"]
         return node
-    what = "one condition" if kind == "where" else "a list of columns and expressions"
+    what = {"where": "one condition", "sql": "one SELECT"}.get(kind, "a list of columns and expressions")
     reason = str(tree.get("error_message", "there is more than one statement")).partition("\n")[0]
     byte = int(tree.get("position") or 0) - len(sql[: sql.index(text)].encode())
     if "depth limit" in reason:

@@ -31,7 +31,17 @@ STATUS: dict[str, int] = {
     "gone": 410,
     "precondition_failed": 412,
     "range_not_satisfiable": 416,
-    **dict.fromkeys(("body_too_large", "expansion_too_large", "page_too_large", "never_fits", "object_too_large"), 413),
+    **dict.fromkeys(
+        (
+            "body_too_large",
+            "expansion_too_large",
+            "page_too_large",
+            "state_too_large",
+            "never_fits",
+            "object_too_large",
+        ),
+        413,
+    ),
     "unsupported_type": 415,
     **dict.fromkeys(
         (

@@ -250,15 +250,47 @@ def test_broken_and_bombing_encodings(server: Server) -> None:
     assert server.memory_kib() - before < 64 * 1024
 
 
+def test_rows_are_grouped(server: Server) -> None:
+    body = "shop,item,qty\n" + "".join(f"s{n % 7},i{n % 3},{n}\n" for n in range(50_000))
+    query = "from=csv&where=qty>=0&aggregate=count(*) as n, sum(qty) as qty by item&to="
+    wanted = [{"item": f"i{i}", "n": len(range(i, 50_000, 3)), "qty": sum(range(i, 50_000, 3))} for i in range(3)]
+    assert post(server, query + "json", body.encode()).json() == wanted
+    assert post(server, query + "csv", body.encode()).text.splitlines()[:2] == [
+        "item,n,qty",
+        f'"i0",16667,{sum(range(0, 50_000, 3))}',
+    ]
+    parquet = post(server, "from=csv&to=parquet", body.encode()).content
+    for from_, sent in (("csv", body.encode()), ("parquet", parquet)):
+        firsts = post(server, f"from={from_}&distinct=shop, item&select=qty&to=ndjson", sent)
+        assert [json.loads(line)["qty"] for line in firsts.text.splitlines()] == list(range(21))
+        assert post(server, f"from={from_}&aggregate=count(*) as n&to=json", sent).json() == [{"n": 50_000}]
+        top = "sql=SELECT item, max(qty) m FROM input GROUP BY item ORDER BY m DESC LIMIT 1"
+        assert post(server, f"from={from_}&{top}&to=json", sent).json() == [{"item": "i1", "m": 49_999}]
+    refused(post(server, "from=csv&aggregate=count(*) as n by nope&to=json", body.encode()), 400, "bad_sql")
+
+
+def test_what_a_group_by_remembers_goes_to_disk_and_the_verdict_says_so(spool: Path) -> None:
+    with serving(spool, memory_budget="256MiB", query_memory="48MiB") as server:
+        body = "key,value\n" + "".join(f"{n * 7919 % 2_000_003},{n}\n" for n in range(2_000_000))
+        answer = post(server, "from=csv&aggregate=count(*) as n, sum(value) as s by key&to=csv", body.encode())
+        rows = answer.text.splitlines()
+        assert (len(rows), rows[1]) == (2_000_001, "0,1,0")
+        (run,) = server.runs()
+        assert run["state"] == "succeeded"
+        assert run["spooled_bytes"] > 16 << 20
+        assert run["rows_out"] == 2_000_000
+
+
 def test_a_result_is_never_read_from_a_format_that_lies(server: Server) -> None:
     for from_ in ("parquet", "arrow"):
         refused(post(server, f"from={from_}&to=csv", b"garbage" * 100), 422, "corrupt_input")
     refused(post(server, "from=csv&to=parquet", b""), 422, "empty_input")
 
 
-def test_limit_ends_the_run_before_the_upload_does(server: Server) -> None:
+@pytest.mark.parametrize("step", ["limit=2", "sql=SELECT+a+FROM+input+LIMIT+2"])
+def test_limit_ends_the_run_before_the_upload_does(server: Server, step: str) -> None:
     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
-    connection.putrequest("POST", "/v1/transform?from=csv&limit=2&to=csv")
+    connection.putrequest("POST", f"/v1/transform?from=csv&{step}&to=csv")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     rows = b"a\n" + b"".join(b"%d\n" % n for n in range(400_000))

@@ -23,12 +23,17 @@ from app.core.page import Page
 from app.pipeline import Flow, FlowOptions
 from app.plan import FORMATS, BuildOptions, build, plan_of_query
 from app.sources.spooled import spooled_pages
+from app.stages.sql import QueryOptions
 from app.stores.spool import Spool
 from tests.conformance.check_stage import pages_of
 
 PAGE = 4096
 OPTIONS = BuildOptions(
-    page_bytes=PAGE, max_line_bytes=PAGE, max_expansion=1000.0, whole_bytes=1 << 22, threads=1, temp_directory=""
+    page_bytes=PAGE,
+    max_line_bytes=PAGE,
+    max_expansion=1000.0,
+    whole_bytes=1 << 22,
+    query=QueryOptions(PAGE, 1, 64 << 20, "", 0),
 )
 EXECUTOR = ThreadPoolExecutor(2)
 

@@ -24,11 +24,15 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.needs import ALL
 from app.plan import BuildOptions, Built, build, plan_of_query
-from app.stages.sql import Query
+from app.stages.sql import Query, QueryOptions
 from tests.inputs import Far
 
 OPTIONS = BuildOptions(
-    page_bytes=1 << 16, max_line_bytes=1 << 16, max_expansion=10, whole_bytes=1 << 24, threads=1, temp_directory=""
+    page_bytes=1 << 16,
+    max_line_bytes=1 << 16,
+    max_expansion=10,
+    whole_bytes=1 << 24,
+    query=QueryOptions(1 << 16, 1, 64 << 20, "", 0),
 )
 Steps = Sequence[tuple[str, str]]
 

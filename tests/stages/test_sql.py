@@ -11,7 +11,7 @@ import pytest
 
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
-from app.stages.sql import Query, check, warm_up
+from app.stages.sql import Query, QueryOptions, check, warm_up
 
 PAGE = 64 * 1024
 TABLE = pa.table(
@@ -35,7 +35,7 @@ def pages(table: pa.Table, rows: int = 700) -> Iterator[Page]:
 def run(
     clauses: Sequence[tuple[str, str]], given: Iterator[Page] | None = None, *, page_bytes: int = PAGE, threads: int = 1
 ) -> list[Page]:
-    query = Query(clauses, page_bytes=page_bytes, threads=threads, temp_directory=None)
+    query = Query(clauses, QueryOptions(page_bytes, threads, 64 << 20, "", 0))
     return list(query.run(pages(TABLE) if given is None else given))
 
 
@@ -110,7 +110,7 @@ def test_rows_come_while_the_input_still_does() -> None:
             given += 1
             yield page
 
-    query = Query([("derive", "id + 1 AS next")], page_bytes=PAGE, threads=1, temp_directory=None)
+    query = Query([("derive", "id + 1 AS next")], QueryOptions(PAGE, 1, 64 << 20, "", 0))
     results = query.run(slowly())
     next(results)
     assert given < 60, "it must not read everything before it gives anything"
