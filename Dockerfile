@@ -1,11 +1,12 @@
 # Two stages: what installs stays behind. The lock has hashes, so the image is what was tested.
 FROM python:3.13.9-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN python -m venv /opt/weir
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* && python -m venv /opt/weir
 WORKDIR /src
 COPY requirements.lock .
 RUN /opt/weir/bin/pip install --require-hashes -r requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY app app
 RUN /opt/weir/bin/pip install --no-deps .
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# What the Makefile needs of the system: Python 3.11 with venv, curl, and the programs that are named behind the first
-# argument (nginx and haproxy, which the tests put in front, and postgres). Asks apt for what is missing; starts no service.
+# What the Makefile needs of the system: Python 3.11 with venv, curl, a C compiler, and the programs that are named behind
+# the first argument (nginx and haproxy, which the tests put in front, and postgres). Asks apt for what is missing; starts
+# no service.
 set -eu
 python=${1:-python3}
 [ $# = 0 ] || shift
@@ -9,6 +10,7 @@ missing=
 command -v "$python" >/dev/null 2>&1 || missing="$missing python3"
 "$python" -c 'import ensurepip' >/dev/null 2>&1 || missing="$missing python3-venv"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 for program in "$@"; do
   command -v "$program" >/dev/null 2>&1 || missing="$missing $(echo "$program" | sed 's/^nginx$/nginx-light/; s/^postgres$/postgresql/')"
 done

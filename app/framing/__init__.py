@@ -79,7 +79,11 @@ FORMATS: dict[str, Format] = {
             "rows",
             True,
             lambda o: csv.reader(
-                delimiter=b",", page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types
+                delimiter=b",",
+                page_bytes=o.page_bytes,
+                max_line_bytes=o.max_line_bytes,
+                types=o.types,
+                needs=o.needs,
             ),
             lambda _: csv.writer(delimiter=b","),
         ),
@@ -90,7 +94,11 @@ FORMATS: dict[str, Format] = {
             "rows",
             True,
             lambda o: csv.reader(
-                delimiter=b"\t", page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types
+                delimiter=b"\t",
+                page_bytes=o.page_bytes,
+                max_line_bytes=o.max_line_bytes,
+                types=o.types,
+                needs=o.needs,
             ),
             lambda _: csv.writer(delimiter=b"\t"),
         ),

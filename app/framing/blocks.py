@@ -10,6 +10,7 @@ from typing import Protocol
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.core.units import as_size
+from app.framing.counting import count
 
 Find = Callable[[int, int], int]
 """``find(start, stop)``: where the last whole record of ``buffer[start:stop]`` ends, or ``start`` if none does.
@@ -117,7 +118,7 @@ class Cutter:
             end = self._end(find, start, window, len(buffer))
             if end == start:
                 break
-            newlines = buffer.count(b"\n", start, end)
+            newlines = count(buffer, 10, start, end)
             ratio = self._size_of(end - start, newlines) / (2 * self._page_bytes)
             if newlines > 1 and ratio > 1:
                 wanted = start + int((end - start) / ratio)

@@ -21,17 +21,25 @@ from app.framing.blocks import TableCut
 from app.framing.csv_parse import CsvParse
 from app.framing.csv_table import CsvTable
 from app.framing.csv_write import CsvWrite
+from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 
 
-def reader(*, delimiter: bytes, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType]) -> list[Stage]:
+def reader(
+    *,
+    delimiter: bytes,
+    page_bytes: int,
+    max_line_bytes: int,
+    types: Mapping[str, pa.DataType],
+    needs: Needs = ALL,
+) -> list[Stage]:
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
     Bad rows become rejects: ``ragged_row``, ``bad_value``, ``bad_encoding``. Raises ``empty_input``,
     ``record_too_long``, ``page_too_large`` (too many columns), ``bad_argument`` (``types`` of a column that is not
-    there), and for the header ``bad_encoding`` and ``corrupt_input``.
+    there), and for the header ``bad_encoding`` and ``corrupt_input``. Of columns that nobody needs no value is looked at.
     """
-    table = CsvTable(delimiter, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types)
+    table = CsvTable(delimiter, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, needs=needs)
     return [TableCut("csv-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), CsvParse(table)]
 
 

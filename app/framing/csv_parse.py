@@ -1,4 +1,5 @@
-"""CSV text to record batches: pyarrow reads whole blocks; those that it refuses are taken apart."""
+"""CSV text to record batches, whole blocks at a time: by C, what that does not know by pyarrow, and what pyarrow
+refuses is taken apart."""
 
 from __future__ import annotations
 
@@ -59,6 +60,10 @@ class CsvParse:
 
     def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | None:
         """The rows of ``data``, or None if any record is bad: pyarrow's verdict, and that nothing changed silently."""
+        if self._table.kernel is not None:
+            batch = self._table.kernel.read(data)
+            if batch is not None and count in (None, batch.num_rows):
+                return batch
         if self._table.quoting.has_stray_return(data):
             return None
         try:
@@ -84,7 +89,7 @@ class CsvParse:
 
     def _records(self, text: bytes) -> list[Record]:
         """The records, of which blank lines are none unless there is one column."""
-        blank_too = len(self._table.schema) == 1
+        blank_too = len(self._table.names) == 1
         return [(i, j) for i, j in self._table.quoting.records(text) if blank_too or text[i:j].strip(b"\r\n")]
 
     def _faults(self, data: bytes, records: Sequence[Record]) -> dict[int, Fault]:
@@ -103,14 +108,15 @@ class CsvParse:
             ragged[row.text] = row.actual_columns
             return "skip"
 
-        raw_schema = pa.schema([pa.field(name, pa.binary()) for name in self._table.schema.names])
+        names = self._table.names
+        raw_schema = pa.schema([pa.field(name, pa.binary()) for name in names])
         if not rest:
             return faults
         self._table.read("".join(texts).encode(), raw_schema, on_ragged=note)
         for index, text in zip(rest, texts, strict=True):
             columns = ragged.get(text.removesuffix("\n").removesuffix("\r"))
             if columns is not None:
-                detail = f"the row has {columns} columns and the header {len(self._table.schema)}"
+                detail = f"the row has {columns} columns and the header {len(names)}"
                 faults[index] = Fault("ragged_row", detail)
         rest = [index for index in rest if index not in faults]
         if rest:
@@ -120,7 +126,8 @@ class CsvParse:
         return faults
 
     def _note_values(self, raw: pa.RecordBatch, indices: list[int], faults: dict[int, Fault]) -> None:
-        for field, column in zip(self._table.schema, raw.columns, strict=True):
+        for field in self._table.schema:
+            column = raw.column(field.name)
             for is_type, possible in _POSSIBLE:
                 if is_type(field.type):
                     wrong = pc.invert(pc.match_substring_regex(column, possible))
@@ -132,7 +139,7 @@ class CsvParse:
         """Why pyarrow refuses ``record``: the first column that it refuses by itself."""
         schema = self._table.schema
         try:
-            raw = self._table.read(record, pa.schema([pa.field(name, pa.binary()) for name in schema.names]))
+            raw = self._table.read(record, pa.schema([pa.field(name, pa.binary()) for name in self._table.names]))
         except PARSER_ERRORS:
             return Fault("ragged_row", "the row cannot be divided into columns")
         for name in self._suspects(record):
@@ -155,8 +162,8 @@ class CsvParse:
             self._table.read(record, self._table.schema)
         except PARSER_ERRORS as error:
             blamed = _BLAMED_COLUMN.search(str(error))
-            if blamed is not None:
-                return [names[int(blamed[1])], *names]
+            if blamed is not None and (name := self._table.names[int(blamed[1])]) in names:
+                return [name, *names]
         return names
 
 

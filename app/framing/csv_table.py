@@ -14,6 +14,8 @@ from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES, text_of
 from app.framing.blocks import Block, Find, Opening, shorter, too_long
+from app.framing.csv_kernel import CsvKernel, kernel
+from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
 from app.framing.schema import check_width, row_bytes, settle
 
@@ -25,14 +27,27 @@ _WHOLE = r"^\s*[+-]?[0-9]+\s*$"
 
 
 class CsvTable:
-    """What both stages of a reader know of their table; it has its ``schema`` once ``open`` gave an ``Opening``."""
+    """What both stages of a reader know of their table.
+
+    Once ``open`` gave an ``Opening``, it has the ``names`` of all columns, the ``schema`` of those that are needed (one
+    at least: it carries the rows), and perhaps a ``kernel`` that reads these.
+    """
 
     def __init__(
-        self, delimiter: bytes, *, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType]
+        self,
+        delimiter: bytes,
+        *,
+        page_bytes: int,
+        max_line_bytes: int,
+        types: Mapping[str, pa.DataType],
+        needs: Needs = ALL,
     ) -> None:
         self.quoting = Quoting(delimiter)
         self.index = self.quoting.index
         self.schema = pa.schema([])
+        self.names: list[str] = []
+        self.kernel: CsvKernel | None = None
+        self._needs = needs
         self._delimiter = delimiter.decode()
         self._page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
@@ -58,9 +73,18 @@ class CsvTable:
             if len(prefix) - header_bytes > self._max_line_bytes:
                 raise too_long(line + newlines, byte + header_bytes, self._max_line_bytes)
             return None
-        names = self._names(prefix[:header_bytes], line, byte)
-        sample = self._sample(prefix, find, header_bytes, end, len(names))
-        self.schema = settle(self._infer(sample, names), self._types)
+        self.names = self._names(prefix[:header_bytes], line, byte)
+        sample = self._sample(prefix, find, header_bytes, end, len(self.names))
+        schema = settle(self._infer(sample, self.names), self._types)
+        self.schema = pa.schema([schema.field(index) for index in needed_fields(self._needs, schema) or (0,)])
+        self.kernel = kernel(
+            self.schema,
+            self.names,
+            delimiter=self._delimiter.encode(),
+            quote=b'"',
+            # Beside the rows, as much as pyarrow takes at the most: see CsvParse.grows.
+            most_bytes=4 * self._page_bytes,
+        )
         bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
         return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
 
@@ -81,12 +105,12 @@ class CsvTable:
         names: Sequence[str] | None = None,
         on_ragged: Callable[[Any], str] | None = None,
     ) -> pa.RecordBatch:
-        """Whole records as pyarrow reads them: those columns of ``names`` (the schema's) that ``types`` has.
+        """Whole records as pyarrow reads them: those columns of ``names`` (the table's) that ``types`` has.
 
         Without ``types`` it infers them. Raises ``PARSER_ERRORS``; ``on_ragged`` is called for rows of another number
         of columns, and must not be where ``data`` is not UTF-8.
         """
-        names = self.schema.names if names is None else names
+        names = self.names if names is None else names
         wanted = names if types is None else types.names
         if bytes(data[:3]) == _BYTE_ORDER_MARK:
             # Inside a stream it is text, but pyarrow would drop it where a block starts. So let it start with a line.

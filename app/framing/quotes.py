@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.framing.blocks import Find, line_ends
+from app.framing.counting import count
+from app.framing.native import LIBRARY
 
 _QUOTE, _NEWLINE, _RETURN = b'"'[0], b"\n"[0], b"\r"[0]
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
@@ -28,6 +30,7 @@ class Quoting:
         # Atomic groups and not possessive repeats: these match too much before Python 3.11.5. And bounded, because a
         # repeat that may be backtracked takes memory for each turn until its group is left.
         inside = rb'(?>(?:[^"\n]++|(?<=[^' + d + rb'\n])"|' + quoted + rb"){0,500})"
+        self._delimiter = delimiter[0]
         self._opens = pa.array([delimiter[0], _NEWLINE, _QUOTE], pa.uint8())
         self._closes = pa.array([delimiter[0], _NEWLINE, _RETURN, _QUOTE], pa.uint8())
         self._inside = re.compile(inside)
@@ -96,13 +99,15 @@ class Quoting:
         before it; the second, fourth, ... must precede a delimiter, a line end or (as the first half) the quote behind.
         What the last byte of the buffer is decides nothing within it.
         """
-        count = len(buffer) - 2
-        if count <= 0:
+        if LIBRARY is not None:
+            return bool(LIBRARY.weir_csv_alternates(pa.py_buffer(buffer).address, len(buffer), self._delimiter, _QUOTE))
+        inner = len(buffer) - 2
+        if inner <= 0:
             return True
         array = pa.Array.from_buffers(pa.uint8(), len(buffer), [None, pa.py_buffer(buffer)])
-        is_quote = pc.equal(array.slice(1, count), pa.scalar(_QUOTE, pa.uint8()))
-        before = pc.filter(array.slice(0, count), is_quote)
-        behind = pc.filter(array.slice(2, count), is_quote)
+        is_quote = pc.equal(array.slice(1, inner), pa.scalar(_QUOTE, pa.uint8()))
+        before = pc.filter(array.slice(0, inner), is_quote)
+        behind = pc.filter(array.slice(2, inner), is_quote)
         # Bits 0101... or 1010...: the first byte of the buffer may be the first quote.
         bits = b"\xaa" if buffer[0] == _QUOTE else b"\x55"
         opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
@@ -115,12 +120,12 @@ def _even_newlines(buffer: bytes) -> Find:
 
     def find(start: int, stop: int) -> int:
         newline = buffer.rfind(b"\n", start, stop)
-        quotes = buffer.count(b'"', start, max(start, newline))
+        quotes = count(buffer, _QUOTE, start, max(start, newline))
         while quotes % 2:
             earlier = buffer.rfind(b"\n", start, newline)
             if earlier < 0:
                 return start
-            quotes -= buffer.count(b'"', earlier, newline)
+            quotes -= count(buffer, _QUOTE, earlier, newline)
             newline = earlier
         return newline + 1 if newline >= 0 else start
 

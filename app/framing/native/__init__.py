@@ -1,0 +1,38 @@
+"""The library in C, which is built with the package (``hatch_build.py``); None where there was no compiler.
+
+It is called by ctypes, which gives the GIL up meanwhile. What uses it has a way without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.resources import files
+
+_PLACE, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_CALLS: dict[str, tuple[type, ...]] = {
+    # The result, then the arguments; what each is stands in csv.c.
+    "weir_count": (_INT64, _PLACE, _INT64, _INT32),
+    "weir_is_utf8": (_INT32, _PLACE, _INT64),
+    "weir_csv_alternates": (_INT32, _PLACE, _INT64, _INT32, _INT32),
+    "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
+    "weir_csv_split_regular": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _INT64, _PLACE, _PLACE),
+    "weir_csv_text_bytes": (_INT64, _PLACE, _PLACE, _INT64, _INT64),
+    "weir_csv_column": (
+        *(_INT64, _PLACE, _INT64, _PLACE, _PLACE, _INT64, _INT32, _INT32, _INT32),
+        *(_INT64, _INT32, _INT64, _INT32, _PLACE, _PLACE, _PLACE),
+    ),
+}
+
+
+def _load() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(str(files(__package__).joinpath("libweircsv.so")))
+    except OSError:
+        return None
+    for name, (result, *arguments) in _CALLS.items():
+        call = getattr(library, name)
+        call.restype, call.argtypes = result, arguments
+    return library
+
+
+LIBRARY = _load()

@@ -1,0 +1,761 @@
+/* CSV text to columns, for the plain cases: whatever is not certain is left to pyarrow, which is the judge.
+
+   Two passes. weir_csv_split finds where the fields of wanted columns stand; weir_csv_column makes one of them an Arrow
+   array. Both give -1 where the text has something that they do not know: a row of another width, a stray quote or
+   carriage return, a value that is not written plainly. What they do make is bit for bit what pyarrow makes.
+   Nothing here allocates, and no call keeps a pointer. */
+
+#include <locale.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#define QUOTED 0x80000000u  /* in a start: the field stood in quotes */
+#define ESCAPED 0x80000000u /* in an end: there is a doubled quote in it */
+#define PLACE 0x7fffffffu
+
+enum { INT64 = 1, FLOAT64, DATE32, STRING, BOOL, TIMESTAMP, DECIMAL, INT32 };
+
+/* Bit i is set where data[i] is one of two bytes, for the next 64. */
+static inline uint64_t marks(const uint8_t *data, uint8_t a, uint8_t b)
+{
+    uint64_t found = 0;
+#if defined(__SSE2__)
+    const __m128i wa = _mm_set1_epi8((char)a), wb = _mm_set1_epi8((char)b);
+    for (int i = 0; i < 4; i++) {
+        const __m128i chunk = _mm_loadu_si128((const __m128i *)(data + 16 * i));
+        const __m128i equal = _mm_or_si128(_mm_cmpeq_epi8(chunk, wa), _mm_cmpeq_epi8(chunk, wb));
+        found |= (uint64_t)(uint32_t)_mm_movemask_epi8(equal) << (16 * i);
+    }
+#else
+    for (int i = 0; i < 64; i++)
+        found |= (uint64_t)(data[i] == a || data[i] == b) << i;
+#endif
+    return found;
+}
+
+/* Walks over the places of marked bytes. */
+typedef struct {
+    const uint8_t *data;
+    size_t size, base;
+    uint64_t bits;
+    uint8_t delimiter;
+    uint8_t quote;
+} walker;
+
+static inline void load(walker *w)
+{
+    if (w->base + 64 <= w->size) {
+        w->bits = marks(w->data + w->base, w->delimiter, '\n') | marks(w->data + w->base, w->quote, '\r');
+    } else {
+        uint8_t last[64];
+        size_t left = w->size - w->base;
+        memset(last, 'x' == w->delimiter ? 'y' : 'x', sizeof last);
+        memcpy(last, w->data + w->base, left);
+        w->bits = marks(last, w->delimiter, '\n') | marks(last, w->quote, '\r');
+        if (left < 64)
+            w->bits &= (UINT64_C(1) << left) - 1;
+    }
+}
+
+/* The place of the next mark at or behind the walker; size if there is none. It is passed. */
+static inline size_t next_mark(walker *w)
+{
+    while (!w->bits) {
+        w->base += 64;
+        if (w->base >= w->size)
+            return w->size;
+        load(w);
+    }
+    size_t place = w->base + (size_t)__builtin_ctzll(w->bits);
+    w->bits &= w->bits - 1;
+    return place;
+}
+
+/* Bit i is set where an odd number of bits up to it is. */
+static inline uint64_t parity(uint64_t bits)
+{
+    for (int shift = 1; shift < 64; shift *= 2)
+        bits ^= bits << shift;
+    return bits;
+}
+
+/* Finds the fields of a block in which every quote opens or closes a field, or is one of two that stand for one
+   (RFC 4180), and no line is blank: 64 bytes at a time (as G. Langdale and D. Lemire do in "Parsing gigabytes of JSON per
+   second").
+
+   ends[0] is the place before the first field, and behind it stands where each field ends, row by row; there is room for
+   most_ends of them and 72 more. seen gets bits: 1 if there are quotes, 2 if there are carriage returns. Gives the number
+   of rows. */
+int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote, int32_t columns,
+                               int64_t most_ends, uint32_t *ends, int32_t *seen)
+{
+    if (nbytes < 0 || nbytes >= PLACE || (nbytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
+        return -1;
+    const size_t size = (size_t)nbytes;
+    const uint8_t comma = (uint8_t)delimiter, mark = quote ? (uint8_t)quote : comma;
+    uint8_t last[64];
+    int64_t count = 0, newlines = 0;
+    uint64_t inside = 0;           /* all bits set while a quote is open */
+    uint64_t before = 1, closed = 0; /* of the byte before: a field may open behind it; it closed a quote */
+    uint64_t returned = 0;         /* it was a carriage return outside of quotes */
+    uint64_t quotes_seen = 0, returns_seen = 0;
+    ends[0] = UINT32_MAX;
+    uint32_t *out = ends + 1;
+    for (size_t base = 0; base < size; base += 64) {
+        const uint8_t *chunk = data + base;
+        if (base + 64 > size) {
+            memset(last, '\n', sizeof last);
+            memcpy(last, chunk, size - base);
+            chunk = last;
+        }
+        const uint64_t real = base + 64 > size ? (UINT64_C(1) << (size - base)) - 1 : UINT64_MAX;
+        const uint64_t commas = marks(chunk, comma, comma), lines = marks(chunk, '\n', '\n');
+        const uint64_t quotes = quote ? marks(chunk, mark, mark) : 0, returns = marks(chunk, '\r', '\r');
+        uint64_t outside = ~inside, found_returns = 0;
+        if (quotes | inside) {
+            const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
+            if (opening & ~((commas | lines | closing) << 1 | before | closed))
+                return -1;
+            /* What follows a closing quote; what follows the last byte is seen with the next ones. */
+            const uint64_t follows = commas | lines | returns | opening;
+            if (((closing << 1 | closed) & ~follows))
+                return -1;
+            closed = closing >> 63;
+            inside = open >> 63 ? UINT64_MAX : 0;
+            outside = ~open;
+            quotes_seen |= quotes;
+        } else {
+            if (closed & ~(commas | lines | returns))
+                return -1;
+            closed = 0;
+        }
+        before = (commas | lines) >> 63;
+        if (returns | returned) {
+            found_returns = returns & outside;
+            if ((found_returns << 1 | returned) & ~lines)
+                return -1;
+            returned = found_returns >> 63;
+            returns_seen |= found_returns;
+        }
+        uint64_t bits = (commas | lines) & outside & real;
+        const int found = __builtin_popcountll(bits);
+        newlines += __builtin_popcountll(lines & outside & real);
+        if (count + found > most_ends)
+            return -1;
+        /* Eight at a time, whether there are as many or not: what is too much is written over. */
+        for (int done = 0; done < found; done += 8)
+            for (int i = 0; i < 8; i++) {
+                out[count + done + i] = (uint32_t)base + (bits ? (uint32_t)__builtin_ctzll(bits) : 0);
+                bits &= bits - 1;
+            }
+        count += found;
+    }
+    const int open_end = size && (count == 0 || out[count - 1] != size - 1 || data[size - 1] != '\n');
+    if (inside || (size && data[size - 1] == '\r'))
+        return -1;
+    if (open_end) {
+        if (count == most_ends)
+            return -1;
+        out[count++] = (uint32_t)size;
+    }
+    if (count % columns || newlines + open_end != count / columns)
+        return -1;
+    /* A newline at the end of each row, and as many as there are rows: everything else is a delimiter. */
+    for (int64_t i = columns - 1; i < count; i += columns)
+        if (out[i] < size && data[out[i]] != '\n')
+            return -1;
+    *seen = (quotes_seen != 0) | (returns_seen != 0) << 1;
+    return count / columns;
+}
+
+/* Finds the fields of a block of whole records.
+
+   slots[column] is where a column's spans go, or -1: spans[2 * (slot * most_rows + row)] is the start of a field, and
+   behind it the end, both with their flag. bytes[slot] is how long its texts are in all. quote 0 means that there is
+   none. Gives the number of rows. */
+int64_t weir_csv_split(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote, int32_t columns,
+                       const int32_t *slots, int64_t most_rows, uint32_t *spans, int64_t *bytes)
+{
+    size_t size = (size_t)nbytes;
+    if (nbytes < 0 || size >= PLACE || (size >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
+        return -1;
+    walker w = {data, size, 0, 0, (uint8_t)delimiter, quote ? (uint8_t)quote : (uint8_t)'\n'};
+    if (size)
+        load(&w);
+    int64_t row = 0;
+    int32_t column = 0;
+    size_t start = 0;
+    while (start < size || column) {
+        uint32_t flag = 0, escaped = 0;
+        size_t from = start, to, place = next_mark(&w);
+        if (quote && place == start && place < size && data[place] == quote) {
+            /* A quoted field: to the quote that no other follows. */
+            flag = QUOTED;
+            from = start + 1;
+            size_t doubled = 0;
+            for (;;) {
+                place = next_mark(&w);
+                if (place >= size)
+                    return -1;
+                if (data[place] != quote)
+                    continue;
+                if (place + 1 < size && data[place + 1] == quote) {
+                    next_mark(&w);
+                    doubled++;
+                    continue;
+                }
+                break;
+            }
+            to = place;
+            escaped = doubled ? ESCAPED : 0;
+            place = next_mark(&w);
+            if (place != to + 1 || (place < size && data[place] == quote))
+                return -1;
+            if (slots[column] >= 0)
+                bytes[slots[column]] += (int64_t)(to - from - doubled);
+        } else {
+            while (quote && place < size && data[place] == quote) /* a quote within a field stands for itself */
+                place = next_mark(&w);
+            to = place;
+            if (slots[column] >= 0)
+                bytes[slots[column]] += (int64_t)(to - from);
+        }
+        int ends_row = place >= size || data[place] != delimiter;
+        if (place < size && data[place] == '\r') {
+            if (place + 1 >= size || data[place + 1] != '\n')
+                return -1;
+            place = next_mark(&w);
+        }
+        if (ends_row && column == 0 && columns > 1 && from == to && !flag) {
+            start = place + 1; /* a blank line is no record */
+            continue;
+        }
+        if (row >= most_rows || (ends_row != 0) != (column + 1 == columns))
+            return -1;
+        if (slots[column] >= 0) {
+            uint32_t *span = spans + 2 * ((int64_t)slots[column] * most_rows + row);
+            span[0] = (uint32_t)from | flag;
+            span[1] = (uint32_t)to | escaped;
+        }
+        start = place + 1;
+        if (ends_row) {
+            row++;
+            column = 0;
+        } else {
+            column++;
+        }
+    }
+    return row;
+}
+
+/* How often a byte stands in data. */
+int64_t weir_count(const uint8_t *data, int64_t nbytes, int32_t byte)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < nbytes; i++)
+        count += data[i] == (uint8_t)byte;
+    return count;
+}
+
+/* Whether every other quote of data opens a field and every other closes one: 1, or 0. Data starts with a record. */
+int32_t weir_csv_alternates(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote)
+{
+    const size_t size = nbytes < 0 ? 0 : (size_t)nbytes;
+    uint64_t inside = 0, before = 1, closed = 0; /* as in weir_csv_split_regular */
+    uint8_t last[64];
+    for (size_t base = 0; base < size; base += 64) {
+        const uint8_t *chunk = data + base;
+        if (base + 64 > size) {
+            memset(last, '\n', sizeof last);
+            memcpy(last, chunk, size - base);
+            chunk = last;
+        }
+        const uint64_t quotes = marks(chunk, (uint8_t)quote, (uint8_t)quote);
+        const uint64_t ends = marks(chunk, (uint8_t)delimiter, '\n');
+        if (quotes | inside) {
+            const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
+            const uint64_t follows = ends | marks(chunk, '\r', '\r') | opening;
+            if (opening & ~((ends | closing) << 1 | before | closed) || (closing << 1 | closed) & ~follows)
+                return 0;
+            closed = closing >> 63;
+            inside = open >> 63 ? UINT64_MAX : 0;
+        } else {
+            if (closed & ~(ends | marks(chunk, '\r', '\r')))
+                return 0;
+            closed = 0;
+        }
+        before = ends >> 63;
+    }
+    return 1;
+}
+
+/* Whether data is UTF-8 (RFC 3629): 1, or 0. */
+int32_t weir_is_utf8(const uint8_t *data, int64_t nbytes)
+{
+    int64_t i = 0;
+    while (i < nbytes) {
+        uint64_t word;
+        if (i + 8 <= nbytes && (memcpy(&word, data + i, 8), !(word & UINT64_C(0x8080808080808080)))) {
+            i += 8;
+            continue;
+        }
+        uint8_t c = data[i];
+        if (c < 0x80) {
+            i++;
+            continue;
+        }
+        int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
+        if (!more || i + more >= nbytes)
+            return 0;
+        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        if (data[i + 1] < low || data[i + 1] > high)
+            return 0;
+        for (int k = 2; k <= more; k++)
+            if ((data[i + k] & 0xc0) != 0x80)
+                return 0;
+        i += more + 1;
+    }
+    return 1;
+}
+
+static inline int is_digit(uint8_t c) { return (uint8_t)(c - '0') < 10; }
+
+static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Eight digits in a word, the first one lowest, as a number (J. Lukas and D. Lemire, "Quickly parsing eight digits"). */
+static inline uint64_t eight(uint64_t word)
+{
+    word = (word & EACH(0x0f)) * 2561 >> 8;
+    word = (word & UINT64_C(0x00ff00ff00ff00ff)) * 6553601 >> 16;
+    return (word & UINT64_C(0x0000ffff0000ffff)) * UINT64_C(42949672960001) >> 32;
+}
+
+static inline int all_digits(uint64_t word)
+{
+    return (word & EACH(0xf0)) == EACH(0x30) && ((word + EACH(0x06)) & EACH(0xf0)) == EACH(0x30);
+}
+
+/* Up to 16 digits in a double word, the first one lowest. */
+static inline int sixteen(unsigned __int128 word, size_t length, uint64_t *value)
+{
+    const unsigned __int128 zeros = (unsigned __int128)EACH(0x30) << 64 | EACH(0x30);
+    if (length < 16) {
+        const unsigned shift = 8 * (unsigned)(16 - length);
+        word = (word << shift) | (length ? zeros >> (128 - shift) : zeros);
+    }
+    const uint64_t high = (uint64_t)word, low = (uint64_t)(word >> 64);
+    if (!all_digits(high) || !all_digits(low))
+        return 0;
+    *value = eight(high) * 100000000 + eight(low);
+    return 1;
+}
+
+/* Up to 8 digits in a word, of which there is at least one. */
+static inline int up_to_eight(uint64_t word, size_t length, uint64_t *value)
+{
+    const unsigned bits = 8 * (unsigned)length;
+    word = (word << (64 - bits)) | (EACH(0x30) >> 1 >> (bits - 1));
+    *value = eight(word);
+    return all_digits(word);
+}
+
+static inline int int_of(const uint8_t *text, size_t length, size_t readable, int64_t *value)
+{
+    const int negative = length && text[0] == '-';
+    text += negative;
+    length -= (size_t)negative;
+    if (!length || length > 18)
+        return 0;
+    uint64_t number = 0;
+    if (length <= 8 && readable >= 9) {
+        uint64_t word;
+        memcpy(&word, text, 8);
+        if (!up_to_eight(word, length, &number))
+            return 0;
+    } else if (length <= 16 && readable >= 17) {
+        unsigned __int128 word;
+        memcpy(&word, text, 16);
+        if (!sixteen(word, length, &number))
+            return 0;
+    } else {
+        for (size_t i = 0; i < length; i++) {
+            if (!is_digit(text[i]))
+                return 0;
+            number = number * 10 + (uint64_t)(text[i] - '0');
+        }
+    }
+    *value = negative ? -(int64_t)number : (int64_t)number;
+    return 1;
+}
+
+/* The plainest of numbers, up to 16 bytes with one point in it; what is not is left to float_of. */
+static inline int short_float_of(const uint8_t *text, size_t length, size_t readable, double *value)
+{
+    const int negative = length && text[0] == '-';
+    text += negative;
+    length -= (size_t)negative;
+    if (length < 2 || length > 16 || readable < 17)
+        return 0;
+    if (length <= 8) {
+        uint64_t word, digits;
+        memcpy(&word, text, 8);
+        const uint64_t other = word ^ EACH('.'), points = (other - EACH(0x01)) & ~other & EACH(0x80);
+        const size_t point = points ? (size_t)__builtin_ctzll(points) / 8 : 8;
+        if (point >= length)
+            return 0;
+        const uint64_t before = (UINT64_C(1) << (8 * point)) - 1;
+        if (!up_to_eight((word & before) | ((word >> 8) & ~before), length - 1, &digits))
+            return 0;
+        const double number = (double)(int64_t)digits / powers[length - 1 - point];
+        *value = negative ? -number : number;
+        return 1;
+    }
+    unsigned __int128 word;
+    memcpy(&word, text, 16);
+    const uint64_t first = (uint64_t)word ^ EACH('.'), second = (uint64_t)(word >> 64) ^ EACH('.');
+    const uint64_t in_first = (first - EACH(0x01)) & ~first & EACH(0x80);
+    const uint64_t in_second = (second - EACH(0x01)) & ~second & EACH(0x80);
+    if (!(in_first | in_second))
+        return 0;
+    const size_t point = in_first ? (size_t)__builtin_ctzll(in_first) / 8 : 8 + (size_t)__builtin_ctzll(in_second) / 8;
+    if (point >= length)
+        return 0;
+    const unsigned __int128 before = ((unsigned __int128)1 << (8 * point)) - 1;
+    uint64_t digits;
+    if (!sixteen((word & before) | ((word >> 8) & ~before), length - 1, &digits) || digits > (UINT64_C(1) << 53))
+        return 0;
+    const double number = (double)(int64_t)digits / powers[length - 1 - point];
+    *value = negative ? -number : number;
+    return 1;
+}
+
+/* As fast_float would: exactly rounded. Either the digits and the power of ten are exact doubles, and then so is what
+   one division rounds; or the C library, which rounds exactly too, has to read it. */
+static int float_of(const uint8_t *text, size_t length, double *value)
+{
+    size_t i = 0, digits = 0, significant = 0, fraction = 0;
+    int negative = length && text[0] == '-', point = 0;
+    uint64_t mantissa = 0;
+    for (i = (size_t)negative; i < length; i++) {
+        uint8_t c = text[i];
+        if (is_digit(c)) {
+            digits++;
+            fraction += (size_t)point;
+            if (significant || c != '0') {
+                if (++significant <= 19)
+                    mantissa = mantissa * 10 + (uint64_t)(c - '0');
+            }
+        } else if (c == '.' && !point) {
+            point = 1;
+        } else {
+            break;
+        }
+    }
+    if (!digits)
+        return 0;
+    if (i == length && significant <= 19 && mantissa <= (UINT64_C(1) << 53) && fraction <= 22) {
+        double number = (double)mantissa / powers[fraction];
+        *value = negative ? -number : number;
+        return 1;
+    }
+    if (i < length) {
+        if (text[i] != 'e' && text[i] != 'E')
+            return 0;
+        i++;
+        if (i < length && (text[i] == '-' || text[i] == '+'))
+            i++;
+        if (i == length || length - i > 5)
+            return 0;
+        for (; i < length; i++)
+            if (!is_digit(text[i]))
+                return 0;
+    }
+    char copy[64];
+    if (length >= sizeof copy)
+        return 0;
+    memcpy(copy, text, length);
+    copy[length] = 0;
+    char *end;
+    double number = strtod(copy, &end);
+    if (end != copy + length || isinf(number))
+        return 0;
+    *value = number;
+    return 1;
+}
+
+static inline int two(const uint8_t *text) { return (text[0] - '0') * 10 + (text[1] - '0'); }
+
+static int32_t year_starts[10001]; /* days from 1970-01-01 to the first of January of each year */
+
+__attribute__((constructor)) static void count_years(void)
+{
+    year_starts[0] = -719528;
+    for (int year = 0; year < 10000; year++)
+        year_starts[year + 1] = year_starts[year] + ((year % 4 == 0 && year % 100 != 0) || year % 400 == 0 ? 366 : 365);
+}
+
+/* Days since 1970-01-01 of YYYY-MM-DD. */
+static inline int days_of(const uint8_t *text, int64_t *days)
+{
+    static const uint16_t before[2][13] = {{0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365},
+                                           {0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335, 366}};
+    uint64_t word;
+    memcpy(&word, text, 8);
+    /* YYYY-MM- with digits in place of its dashes; the day stands behind. */
+    const uint64_t dashes = UINT64_C(0xff0000ff00000000), digits = (word & ~dashes) | (EACH(0x30) & dashes);
+    if ((word & dashes) != (EACH('-') & dashes) || !all_digits(digits) || !is_digit(text[8]) || !is_digit(text[9]))
+        return 0;
+    const int year = two(text) * 100 + two(text + 2), month = two(text + 5), day = two(text + 8);
+    const int leap = year_starts[year + 1] - year_starts[year] - 365;
+    if (month < 1 || month > 12 || day < 1 || day > before[leap][month] - before[leap][month - 1])
+        return 0;
+    *days = year_starts[year] + before[leap][month - 1] + day - 1;
+    return 1;
+}
+
+/* Units of YYYY-MM-DD[ T]HH:MM:SS[.fraction][Z]; per_second units are a second, zone tells whether the Z must be there. */
+static int timestamp_of(const uint8_t *text, size_t length, int64_t per_second, int zone, int64_t *value)
+{
+    int64_t days, fraction = 0, scale = per_second;
+    if (zone) {
+        if (!length || text[length - 1] != 'Z')
+            return 0;
+        length--;
+    }
+    if (length < 19 || !days_of(text, &days) || (text[10] != ' ' && text[10] != 'T') || text[13] != ':' || text[16] != ':')
+        return 0;
+    static const uint8_t at[] = {11, 12, 14, 15, 17, 18};
+    for (int i = 0; i < 6; i++)
+        if (!is_digit(text[at[i]]))
+            return 0;
+    int hour = two(text + 11), minute = two(text + 14), second = two(text + 17);
+    if (hour > 23 || minute > 59 || second > 59)
+        return 0;
+    if (length > 19) {
+        if (text[19] != '.' || length == 20)
+            return 0;
+        for (size_t i = 20; i < length; i++) {
+            if (!is_digit(text[i]) || scale == 1)
+                return 0;
+            scale /= 10;
+            fraction += (text[i] - '0') * scale;
+        }
+    }
+    int64_t seconds = days * 86400 + hour * 3600 + minute * 60 + second, units;
+    if (__builtin_mul_overflow(seconds, per_second, &units) || __builtin_add_overflow(units, fraction, value))
+        return 0;
+    return 1;
+}
+
+static int bool_of(const uint8_t *text, size_t length, int *value)
+{
+    static const char *const words[] = {"0", "1", "false", "true", "False", "True", "FALSE", "TRUE"};
+    for (int i = 0; i < 8; i++)
+        if (strlen(words[i]) == length && !memcmp(words[i], text, length)) {
+            *value = i & 1;
+            return 1;
+        }
+    return 0;
+}
+
+/* A decimal of precision digits, scale of them behind the point, as 128 bits in two's complement, the low half first. */
+static int decimal_of(const uint8_t *text, size_t length, int precision, int scale, uint8_t *value)
+{
+    size_t i = 0;
+    int negative = length && text[0] == '-', point = 0, digits = 0, whole = 0, fraction = 0;
+    unsigned __int128 total = 0;
+    for (i = (size_t)negative; i < length; i++) {
+        if (text[i] == '.' && !point) {
+            point = 1;
+            continue;
+        }
+        if (!is_digit(text[i]))
+            return 0;
+        digits++;
+        if (point)
+            fraction++;
+        else if (whole || text[i] != '0')
+            whole++;
+        if (whole + fraction > 38)
+            return 0;
+        total = total * 10 + (unsigned)(text[i] - '0');
+    }
+    if (!digits || (point && !fraction) || fraction > scale || whole > precision - scale)
+        return 0;
+    for (; fraction < scale; fraction++)
+        total *= 10;
+    __int128 number = negative ? -(__int128)total : (__int128)total;
+    memcpy(value, &number, 16);
+    return 1;
+}
+
+/* Fields of one column. Those of weir_csv_split have their flags and a stride of 2; those of weir_csv_split_regular
+   start behind the end of the one before (step 1), and quotes and carriage returns (if there are any, and this is the last
+   column) are still with them. */
+typedef struct {
+    const uint8_t *data, *data_end;
+    const uint32_t *starts, *ends;
+    int64_t stride, rows;
+    int32_t step, quote, returns;
+    uint8_t *validity;
+    int64_t nulls;
+} fields;
+
+typedef struct {
+    const uint8_t *text;
+    size_t length, readable;
+    int quoted, escaped;
+} field;
+
+static inline field field_at(const fields *f, int64_t row)
+{
+    const uint32_t start = f->starts[row * f->stride], end = f->ends[row * f->stride];
+    field found = {f->data + (start & PLACE), (end & PLACE) - (start & PLACE), 0, 0, 0};
+    if (f->step) {
+        found.text = f->data + (uint32_t)(start + 1);
+        found.length = end - (uint32_t)(start + 1);
+        if (f->returns && found.length && found.text[found.length - 1] == '\r')
+            found.length--;
+        if (f->quote && found.length && found.text[0] == f->quote) {
+            found.text++;
+            found.length -= 2;
+            found.quoted = 1;
+            found.escaped = memchr(found.text, f->quote, found.length) != NULL;
+        }
+    } else {
+        found.quoted = (start & QUOTED) != 0;
+        found.escaped = (end & ESCAPED) != 0;
+    }
+    found.readable = (size_t)(f->data_end - found.text);
+    return found;
+}
+
+static inline void set_null(fields *f, int64_t row)
+{
+    f->validity[row >> 3] &= (uint8_t)~(1u << (row & 7));
+    f->nulls++;
+}
+
+/* A loop over values of a fixed size; an empty field that did not stand in quotes is null. */
+#define EACH_VALUE(TYPE, READ)                                                                                         \
+    for (int64_t row = 0; row < f.rows; row++) {                                                                       \
+        const field here = field_at(&f, row);                                                                          \
+        TYPE made = 0;                                                                                                 \
+        if (here.length == 0 && !here.quoted)                                                                          \
+            set_null(&f, row);                                                                                         \
+        else if (here.length == 0 || here.escaped || !(READ))                                                          \
+            return -1;                                                                                                 \
+        ((TYPE *)values)[row] = made;                                                                                  \
+    }
+
+static int narrow(const field *here, int32_t *made)
+{
+    int64_t number;
+    if (!int_of(here->text, here->length, here->readable, &number) || number < INT32_MIN || number > INT32_MAX)
+        return 0;
+    *made = (int32_t)number;
+    return 1;
+}
+
+static inline int date(const field *here, int32_t *made)
+{
+    int64_t days;
+    if (here->length != 10 || !days_of(here->text, &days))
+        return 0;
+    *made = (int32_t)days;
+    return 1;
+}
+
+/* Texts, one behind the other; values has room for 16 bytes more than they take. */
+static void texts(fields *f, uint8_t *values, int32_t *offsets)
+{
+    int64_t filled = 0;
+    for (int64_t row = 0; row < f->rows; row++) {
+        const field here = field_at(f, row);
+        offsets[row] = (int32_t)filled;
+        if (here.escaped) {
+            for (size_t i = 0; i < here.length; i++) {
+                values[filled++] = here.text[i];
+                i += here.text[i] == f->quote;
+            }
+        } else if (here.length == 0) {
+            if (!here.quoted)
+                set_null(f, row);
+        } else {
+            if (here.length <= 16 && here.readable >= 16)
+                memcpy(values + filled, here.text, 16);
+            else
+                memcpy(values + filled, here.text, here.length);
+            filled += (int64_t)here.length;
+        }
+    }
+    offsets[f->rows] = (int32_t)filled;
+}
+
+/* The bytes of all fields of a column of weir_csv_split_regular, with their quotes. */
+int64_t weir_csv_text_bytes(const uint32_t *starts, const uint32_t *ends, int64_t stride, int64_t rows)
+{
+    int64_t total = 0;
+    for (int64_t row = 0; row < rows; row++)
+        total += (int64_t)(ends[row * stride] - (starts[row * stride] + 1));
+    return total;
+}
+
+/* Makes one column of what was found.
+
+   values has room for the rows (of a STRING see texts), offsets (of a STRING) for one more than the rows; validity has a
+   bit a row, all set; those of values that are bits are clear. first and second are what the kind needs: units a second
+   and whether there is a zone, or precision and scale. quote is 0 where no field stands in any. Gives the number of nulls. */
+int64_t weir_csv_column(const uint8_t *data, int64_t nbytes, const uint32_t *starts, const uint32_t *ends, int64_t stride,
+                        int32_t step, int32_t quote, int32_t returns, int64_t rows, int32_t kind, int64_t first,
+                        int32_t second, uint8_t *values, int32_t *offsets, uint8_t *validity)
+{
+    fields f = {data, data + nbytes, starts, ends, stride, rows, step, quote, returns, validity, 0};
+    switch (kind) {
+    case STRING:
+        texts(&f, values, offsets);
+        break;
+    case INT64:
+        EACH_VALUE(int64_t, int_of(here.text, here.length, here.readable, &made))
+        break;
+    case INT32:
+        EACH_VALUE(int32_t, narrow(&here, &made))
+        break;
+    case FLOAT64:
+        EACH_VALUE(double, short_float_of(here.text, here.length, here.readable, &made) ||
+                               float_of(here.text, here.length, &made))
+        break;
+    case DATE32:
+        EACH_VALUE(int32_t, date(&here, &made))
+        break;
+    case TIMESTAMP:
+        EACH_VALUE(int64_t, timestamp_of(here.text, here.length, first, second, &made))
+        break;
+    case DECIMAL:
+        EACH_VALUE(__int128, decimal_of(here.text, here.length, (int)first, second, (uint8_t *)&made))
+        break;
+    case BOOL:
+        for (int64_t row = 0; row < f.rows; row++) {
+            const field here = field_at(&f, row);
+            int truth = 0;
+            if (here.length == 0 && !here.quoted)
+                set_null(&f, row);
+            else if (here.escaped || !bool_of(here.text, here.length, &truth))
+                return -1;
+            if (truth)
+                values[row >> 3] |= (uint8_t)(1u << (row & 7));
+        }
+        break;
+    default:
+        return -1;
+    }
+    return f.nulls;
+}
