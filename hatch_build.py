@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,8 +27,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
             self.app.display_warning("no C compiler: CSV will be parsed by pyarrow alone, at a third of the speed")
             library.unlink(missing_ok=True)
             return
+        portable = ["-mpopcnt"] if platform.machine() == "x86_64" else []  # every one since 2008 has it
         made = library.with_suffix(".new")
-        subprocess.run([compiler, *OPTIONS, "-o", str(made), str(folder / "csv.c"), "-lm"], check=True)
+        subprocess.run([compiler, *OPTIONS, *portable, "-o", str(made), str(folder / "csv.c"), "-lm"], check=True)
         made.replace(library)  # a server may have the old one open
         build_data["artifacts"].append(str(FOLDER / library.name))
         build_data["pure_python"] = False

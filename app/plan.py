@@ -266,7 +266,7 @@ def build(
     if any(is_whole(planned.step.name, planned.argument) for planned in between) and not before and not decode:
         # What such a step remembers needs the room more than pages do. The reader cuts them down.
         options = replace(
-            options, page_bytes=options.page_bytes // 4, query=options.query.of_pages(options.page_bytes // 4)
+            options, page_bytes=options.page_bytes // 2, query=options.query.of_pages(options.page_bytes // 2)
         )
         context = replace(context, page_bytes=options.page_bytes)
     tolerance = Tolerance(plan.on_error, plan.max_errors, keep if plan.on_error == "quarantine" else None)

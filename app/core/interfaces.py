@@ -118,8 +118,8 @@ class Sated(Protocol):
 
 @runtime_checkable
 class Brisk(Protocol):
-    """A stateless stage that a page costs no more than a hop to a thread would (some 100 us for 1 MiB). Where it does not
-    stand next to a slower one, it runs in place, on the loop."""
+    """A stage that a page costs no more than a hop to a thread would (some 100 us for 1 MiB). Where it does not stand next
+    to a slower one of its kind, it runs in place, on the loop."""
 
     brisk: Literal[True]
 

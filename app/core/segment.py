@@ -59,7 +59,7 @@ def split(stages: Iterable[Stage | Operator]) -> list[Segment]:
 
 def _in_place(segment: Segment) -> Segment:
     """A slow neighbour goes to a thread anyway, and takes brisk ones along."""
-    if isinstance(segment, Parallel) and all(isinstance(stage, Brisk) for stage in segment.stages):
+    if isinstance(segment, Parallel | Serial) and all(isinstance(stage, Brisk) for stage in segment.stages):
         return Quick(segment.stages)
     return segment
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from app.core.page import Page, Reject
-from app.framing.blocks import Find
+from app.framing.ends import Ends
 
 PARSER_ERRORS = (pa.ArrowException, ValueError, OverflowError)
 """What pyarrow raises for data. A ``ValueError``: its own, and for an error text that is not UTF-8."""
@@ -39,15 +39,15 @@ class Fault:
     column: str | None = None
 
 
-def pieces(data: bytes, find: Find) -> Iterator[Record]:
+def pieces(data: bytes, ends: Ends) -> Iterator[Record]:
     """``data`` in parts of whole records, small enough to be taken apart."""
     start = 0
     while start < len(data):
         window = _PIECE_BYTES
-        end = find(start, start + window)
+        end = ends(start, start + window)
         while end == start and start + window < len(data):
             window *= 2
-            end = find(start, start + window)
+            end = ends(start, start + window)
         if end == start:
             end = len(data)  # the last record, without a newline
         yield start, end
@@ -102,7 +102,7 @@ def parse_page(
     schema: pa.Schema,
     *,
     read: Callable[[bytes | memoryview, int | None], pa.RecordBatch | None],
-    index: Callable[[bytes], Find],
+    index: Callable[[bytes], Ends],
     records: Callable[[bytes], Sequence[Record]],
     blame: Callable[[bytes], Fault],
     faults: Callable[[bytes, Sequence[Record]], dict[int, Fault]] = lambda text, records: {},

@@ -10,14 +10,10 @@ from typing import Protocol
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.core.units import as_size
-from app.framing.counting import count
+from app.framing.ends import Ends
 
-Find = Callable[[int, int], int]
-"""``find(start, stop)``: where the last whole record of ``buffer[start:stop]`` ends, or ``start`` if none does.
-``start`` is the start of a record."""
-
-Index = Callable[[bytes], Find]
-"""Looks at a buffer that starts with a record, and gives the ``Find`` for it."""
+Index = Callable[[bytes], Ends]
+"""Looks at a buffer that starts with a record, and tells where its records end."""
 
 SizeOf = Callable[[int, int], float]
 """What a block of so many bytes, with so many newlines, will occupy once it is parsed."""
@@ -39,15 +35,6 @@ class Block:
     line: int
     lines: int
     ended: bool = True
-
-
-def line_ends(buffer: bytes) -> Find:
-    """The ``Index`` of formats whose records are lines."""
-
-    def find(start: int, stop: int) -> int:
-        return max(start, buffer.rfind(b"\n", start, stop) + 1)
-
-    return find
 
 
 def too_long(line: int, byte: int, max_line_bytes: int) -> Refusal:
@@ -110,19 +97,19 @@ class Cutter:
             yield Block(bytes(self._tail), self._byte, self._line, self._tail.count(b"\n") + 1, ended=False)
 
     def _cut(self, buffer: bytes) -> Iterator[Block]:
-        find, view, start = self._index(buffer), memoryview(buffer), 0
+        ends, view, start = self._index(buffer), memoryview(buffer), 0
         # Not a full page and then a few bytes, when a page and a started record come together and both fit.
         roomy = self._window_bytes == self._page_bytes and 2 * len(buffer) <= 3 * self._page_bytes
         window = len(buffer) if roomy else self._window_bytes
         while start < len(buffer):
-            end = self._end(find, start, window, len(buffer))
+            end = self._end(ends, start, window, len(buffer))
             if end == start:
                 break
-            newlines = count(buffer, 10, start, end)
+            newlines = ends.newlines(start, end)
             ratio = self._size_of(end - start, newlines) / (2 * self._page_bytes)
             if newlines > 1 and ratio > 1:
                 wanted = start + int((end - start) / ratio)
-                length = find(start, wanted) - start or shorter(find, start, end)
+                length = ends(start, wanted) - start or shorter(ends, start, end)
                 if length:
                     window = length
                     continue
@@ -131,7 +118,7 @@ class Cutter:
                 self._window_bytes = min(self._page_bytes, int((end - start) / ratio * 0.97) + 1)
             else:
                 self._window_bytes = min(self._page_bytes, max(self._window_bytes, (end - start) * 9 // 8))
-            self._check_lengths(buffer, find, start, end)
+            self._check_lengths(buffer, ends, start, end)
             whole = start == 0 and end == len(buffer)
             block = Block(buffer if whole else view[start:end], self._byte, self._line, newlines)
             self._byte += end - start
@@ -143,29 +130,29 @@ class Cutter:
         if len(self._tail) > self._max_line_bytes:
             raise too_long(self._line, self._byte, self._max_line_bytes)
 
-    def _end(self, find: Find, start: int, window: int, size: int) -> int:
+    def _end(self, ends: Ends, start: int, window: int, size: int) -> int:
         """The end of a block at ``start``: of ``window`` bytes, or of more until a record is whole."""
         while True:
-            end = find(start, min(size, start + window))
+            end = ends(start, min(size, start + window))
             if end > start or start + window >= size or window > self._max_line_bytes:
                 return end
             window *= 2
 
-    def _check_lengths(self, buffer: bytes, find: Find, start: int, end: int) -> None:
+    def _check_lengths(self, buffer: bytes, ends: Ends, start: int, end: int) -> None:
         """Refuse a record that is longer than allowed within a block that is longer than that."""
         position = start
         while end - position > self._max_line_bytes + 1:
-            whole = find(position, position + self._max_line_bytes + 1)
+            whole = ends(position, position + self._max_line_bytes + 1)
             if whole == position:
                 line = self._line + buffer.count(b"\n", start, position)
                 raise too_long(line, self._byte + position - start, self._max_line_bytes)
             position = whole
 
 
-def shorter(find: Find, start: int, end: int) -> int:
+def shorter(ends: Ends, start: int, end: int) -> int:
     """The length of a block of about half the records, 0 if only the last of them could be parted."""
     for shift in range(1, 8):
-        length = find(start, end - ((end - start) >> shift)) - start
+        length = ends(start, end - ((end - start) >> shift)) - start
         if length:
             return length
     return 0
@@ -183,7 +170,7 @@ class Opening:
 class TextFormat(Protocol):
     """What ``TableCut`` needs to know of a format."""
 
-    def index(self, buffer: bytes) -> Find:
+    def index(self, buffer: bytes) -> Ends:
         """The ``Index`` of its records."""
         ...
 
@@ -204,8 +191,8 @@ class TableCut:
 
     stateless = False
     # At the start: the piece that is opened, and what inference makes of it, at most two pages and as much for its
-    # work, beside a copy as clean UTF-8. Later only the join of a page with the record before it.
-    grows = 5.0
+    # work, beside a copy as clean UTF-8, and where records end. Later the join of a page with the record before it.
+    grows = 5.6
 
     def __init__(self, name: str, format: TextFormat, *, page_bytes: int, max_line_bytes: int) -> None:
         self.name = name

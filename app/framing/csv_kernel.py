@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.types as pt
 
-from app.framing.native import LIBRARY
+from app.framing.native import LIBRARY, Column
 
-_NEWLINE = 10
 _INT64, _FLOAT64, _DATE32, _STRING, _BOOL, _TIMESTAMP, _DECIMAL, _INT32 = range(1, 9)
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -38,7 +37,7 @@ class _Fields:
 
     rows: int
     places: list[tuple[int, int]]
-    nbytes: list[int]
+    nbytes: ctypes.Array[ctypes.c_int64]
     stride: int
     step: int
     quote: int
@@ -50,7 +49,7 @@ class CsvKernel:
     """Reads the columns of ``schema`` from records that have all the columns ``names``.
 
     ``most_bytes`` is what it may take for a while, beside the rows: blocks that need more are pyarrow's too. Calls may
-    run on several threads at once, without the GIL.
+    run on several threads at once; the GIL is given up for most of each.
     """
 
     def __init__(
@@ -73,20 +72,11 @@ class CsvKernel:
         self._quote = quote
         self._most_bytes = most_bytes
 
-    def read(self, data: bytes | memoryview) -> pa.RecordBatch | None:
-        """The rows of whole records; None where pyarrow has to look."""
+    def read(self, data: bytes | memoryview, lines: int) -> pa.RecordBatch | None:
+        """The rows of whole records, in which no more than ``lines`` newlines stand; None where pyarrow has to look."""
         text = pa.py_buffer(data)
-        most_rows = self._library.weir_count(text.address, text.size, _NEWLINE) + 1
-        found = self._regular(text, most_rows) or self._irregular(text, most_rows)
-        if found is None or not self._library.weir_is_utf8(text.address, text.size):
-            return None
-        arrays = []
-        for slot, column in enumerate(self._columns):
-            array = self._array(column, text, found, slot)
-            if array is None:
-                return None
-            arrays.append(array)
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        found = self._regular(text, lines + 1) or self._irregular(text, lines + 1)
+        return None if found is None else self._batch(text, found)
 
     def _regular(self, text: pa.Buffer, most_rows: int) -> _Fields | None:
         """By the ends of all fields."""
@@ -94,27 +84,16 @@ class CsvKernel:
         room = self._room(4 * (most_ends + 73))
         if room is None:
             return None
-        seen = ctypes.c_int32()
+        seen, nbytes = ctypes.c_int32(), (ctypes.c_int64 * len(self._columns))()
         rows = self._library.weir_csv_split_regular(
-            text.address,
-            text.size,
-            self._delimiter,
-            self._quote,
-            self._width,
-            most_ends,
-            room.address,
-            ctypes.addressof(seen),
+            *(text.address, text.size, self._delimiter, self._quote, self._width, self._slots),
+            *(most_ends, room.address, ctypes.addressof(seen), nbytes),
         )
         if rows < 0:
             return None
         places = [(room.address + 4 * place, room.address + 4 * (place + 1)) for place in self._places]
-        nbytes = [
-            self._library.weir_csv_text_bytes(*place, self._width, rows) if column.kind == _STRING else 0
-            for place, column in zip(places, self._columns, strict=True)
-        ]
-        return _Fields(
-            rows, places, nbytes, self._width, 1, self._quote if seen.value & 1 else 0, seen.value >> 1, room
-        )
+        quote = self._quote if seen.value & 1 else 0
+        return _Fields(rows, places, nbytes, self._width, 1, quote, seen.value >> 1, room)
 
     def _irregular(self, text: pa.Buffer, most_rows: int) -> _Fields | None:
         """By the starts and ends of those fields that are wanted: with blank lines, and quotes that stand for themselves."""
@@ -123,52 +102,44 @@ class CsvKernel:
             return None
         nbytes = (ctypes.c_int64 * len(self._columns))()
         rows = self._library.weir_csv_split(
-            text.address,
-            text.size,
-            self._delimiter,
-            self._quote,
-            self._width,
-            self._slots,
-            most_rows,
-            room.address,
-            nbytes,
+            *(text.address, text.size, self._delimiter, self._quote, self._width, self._slots),
+            *(most_rows, room.address, nbytes),
         )
         if rows < 0:
             return None
         starts = [room.address + 8 * most_rows * slot for slot in range(len(self._columns))]
-        return _Fields(rows, [(start, start + 4) for start in starts], list(nbytes), 2, 0, self._quote, 0, room)
+        return _Fields(rows, [(start, start + 4) for start in starts], nbytes, 2, 0, self._quote, 0, room)
 
     def _room(self, nbytes: int) -> pa.Buffer | None:
         return pa.allocate_buffer(nbytes) if nbytes <= self._most_bytes else None
 
-    def _array(self, column: _Column, text: pa.Buffer, found: _Fields, slot: int) -> pa.Array | None:
-        rows, is_text = found.rows, column.kind == _STRING
-        values = pa.allocate_buffer(found.nbytes[slot] + 16 if is_text else int((rows + 7) * column.value_bytes))
-        offsets = pa.allocate_buffer(4 * (rows + 1)) if is_text else None
-        validity = pa.allocate_buffer((rows + 7) // 8)
-        ctypes.memset(validity.address, 0xFF, validity.size)
-        if column.kind == _BOOL:
-            ctypes.memset(values.address, 0, values.size)
-        nulls = self._library.weir_csv_column(
-            text.address,
-            text.size,
-            *found.places[slot],
-            found.stride,
-            found.step,
-            found.quote,
-            found.returns,
-            rows,
-            column.kind,
-            column.first,
-            column.second,
-            values.address,
-            None if offsets is None else offsets.address,
-            validity.address,
+    def _batch(self, text: pa.Buffer, found: _Fields) -> pa.RecordBatch | None:
+        rows, count = found.rows, len(self._columns)
+        made, buffers = (Column * count)(), []
+        for slot, column in enumerate(self._columns):
+            is_text = column.kind == _STRING
+            # A text may be written 16 bytes at a time.
+            nbytes = found.nbytes[slot] + 16 if is_text else int((rows + 7) * column.value_bytes)
+            values, validity = pa.allocate_buffer(nbytes), pa.allocate_buffer((rows + 7) // 8)
+            offsets = pa.allocate_buffer(4 * (rows + 1)) if is_text else None
+            buffers.append((validity, offsets, values))
+            place = made[slot]
+            place.starts, place.ends = found.places[slot]
+            place.values, place.validity = values.address, validity.address
+            place.offsets = None if offsets is None else offsets.address
+            place.kind, place.first, place.second = column.kind, column.first, column.second
+            place.returns = found.returns if self._places[slot] == self._width - 1 else 0
+        failed = self._library.weir_csv_columns(
+            text.address, text.size, found.stride, found.step, found.quote, rows, count, made
         )
-        if nulls < 0:
+        if failed:
             return None
-        buffers = [validity if nulls else None, *([] if offsets is None else [offsets]), values]
-        return pa.Array.from_buffers(column.field.type, rows, buffers, null_count=nulls)
+        arrays = []
+        for slot, (validity, offsets, values) in enumerate(buffers):
+            nulls = made[slot].nulls
+            parts = [validity if nulls else None, *([] if offsets is None else [offsets]), values]
+            arrays.append(pa.Array.from_buffers(self._columns[slot].field.type, rows, parts, null_count=nulls))
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
 
 def kernel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -47,7 +48,7 @@ class CsvParse:
         yield parse_page(
             page,
             self._table.schema,
-            read=self._judge,
+            read=partial(self._judge, page.rows),
             index=self._table.index,
             records=self._records,
             blame=self._blame,
@@ -58,10 +59,10 @@ class CsvParse:
         """Nothing is kept."""
         return iter(())
 
-    def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | None:
+    def _judge(self, lines: int, data: bytes | memoryview, count: int | None) -> pa.RecordBatch | None:
         """The rows of ``data``, or None if any record is bad: pyarrow's verdict, and that nothing changed silently."""
         if self._table.kernel is not None:
-            batch = self._table.kernel.read(data)
+            batch = self._table.kernel.read(data, lines)
             if batch is not None and count in (None, batch.num_rows):
                 return batch
         if self._table.quoting.has_stray_return(data):

@@ -13,8 +13,9 @@ import pyarrow.csv as pa_csv
 from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES, text_of
-from app.framing.blocks import Block, Find, Opening, shorter, too_long
+from app.framing.blocks import Block, Opening, shorter, too_long
 from app.framing.csv_kernel import CsvKernel, kernel
+from app.framing.ends import Ends
 from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
 from app.framing.schema import check_width, row_bytes, settle
@@ -64,8 +65,8 @@ class CsvTable:
             raise too_long(line, byte, self._max_line_bytes)
         if header_bytes == 0:
             return None
-        find = self.index(prefix)
-        end = find(header_bytes, len(prefix))
+        ends = self.index(prefix)
+        end = ends(header_bytes, len(prefix))
         newlines = prefix.count(b"\n", 0, header_bytes)
         if final and self.quoting.unclosed(prefix[end:]) is None:
             end = len(prefix)
@@ -74,7 +75,7 @@ class CsvTable:
                 raise too_long(line + newlines, byte + header_bytes, self._max_line_bytes)
             return None
         self.names = self._names(prefix[:header_bytes], line, byte)
-        sample = self._sample(prefix, find, header_bytes, end, len(self.names))
+        sample = self._sample(prefix, ends, header_bytes, end, len(self.names))
         schema = settle(self._infer(sample, self.names), self._types)
         self.schema = pa.schema([schema.field(index) for index in needed_fields(self._needs, schema) or (0,)])
         self.kernel = kernel(
@@ -167,10 +168,10 @@ class CsvTable:
         check_width(len(names), self._page_bytes)
         return _unique(names)
 
-    def _sample(self, prefix: bytes, find: Find, start: int, end: int, columns: int) -> bytes:
+    def _sample(self, prefix: bytes, ends: Ends, start: int, end: int, columns: int) -> bytes:
         """The first records: as many as take no more than two pages while their types are still to be found."""
         while (end - start) + 9 * columns * prefix.count(b"\n", start, end) > 2 * self._page_bytes:
-            length = shorter(find, start, end)
+            length = shorter(ends, start, end)
             if not length:
                 break
             end = start + length

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from app.core.interfaces import Stage
 from app.core.page import Page
-from app.framing.blocks import Block, Cutter, line_ends
+from app.framing.blocks import Block, Cutter
+from app.framing.ends import line_ends
 
 
 def reader(*, page_bytes: int, max_line_bytes: int) -> list[Stage]:
@@ -22,11 +23,11 @@ class LineCut:
 
     name = "lines-cut"
     stateless = False
-    grows = 1.0  # the join of a page with the line that was started before it
+    grows = 1.6  # the join of a page with the line that was started before it, and where its lines end
 
     def __init__(self, *, page_bytes: int, max_line_bytes: int) -> None:
         # The started line, and what a bytearray takes ahead.
-        self.holds = max_line_bytes + max_line_bytes // 8 + 64
+        self.holds = max_line_bytes + max_line_bytes // 8 + 8192
         self._cutter = Cutter(line_ends, page_bytes=page_bytes, max_line_bytes=max_line_bytes)
         self._first = True
 

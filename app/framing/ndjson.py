@@ -19,7 +19,8 @@ import pyarrow as pa
 from app.core.interfaces import Stage
 from app.core.page import Page
 from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
-from app.framing.blocks import TableCut, line_ends
+from app.framing.blocks import TableCut
+from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import NdjsonTable
 from app.framing.slices import Slices

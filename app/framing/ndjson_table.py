@@ -14,7 +14,8 @@ import pyarrow.json as pa_json
 from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import PARSER_ERRORS, REJECT_BYTES
-from app.framing.blocks import Block, Find, Opening, line_ends, shorter, too_long
+from app.framing.blocks import Block, Opening, shorter, too_long
+from app.framing.ends import Ends, line_ends
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 
 _TOKEN = re.compile(rb'("(?:[^"\\\n]|\\.)*+")([ \t]*+:)?|[\[\]{}\n]')
@@ -47,19 +48,19 @@ class NdjsonTable:
         self._types = types
         self._text_schema = self.schema
 
-    def index(self, buffer: bytes) -> Find:
+    def index(self, buffer: bytes) -> Ends:
         """Records are lines."""
         return line_ends(buffer)
 
     def open(self, prefix: bytes, line: int, byte: int, *, final: bool) -> Opening | None:
         """Settle the schema by the first records. See ``TextFormat``."""
-        find = line_ends(prefix)
-        end = len(prefix) if final else find(0, len(prefix))
+        ends = line_ends(prefix)
+        end = len(prefix) if final else ends(0, len(prefix))
         if not end:
             if len(prefix) > self._max_line_bytes:
                 raise too_long(line, byte, self._max_line_bytes)
             return None
-        while _inference_bytes(prefix, end) > 2 * self._page_bytes and (length := shorter(find, 0, end)):
+        while _inference_bytes(prefix, end) > 2 * self._page_bytes and (length := shorter(ends, 0, end)):
             end = length
         check_width(_distinct_paths(prefix, end), self._page_bytes)
         inferred = _inferred(prefix, 0, end)

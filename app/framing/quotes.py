@@ -11,9 +11,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.framing.blocks import Find, line_ends
-from app.framing.counting import count
-from app.framing.native import LIBRARY
+from app.framing.ends import Ends, LineEnds, known_ends
 
 _QUOTE, _NEWLINE, _RETURN = b'"'[0], b"\n"[0], b"\r"[0]
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
@@ -37,13 +35,15 @@ class Quoting:
         self._short_records = re.compile(rb"(?>(?:" + inside + rb"\n){0,500})")
         self._quoted = re.compile(rb"(?:\A|(?<=[" + d + rb"\n]))" + quoted)
 
-    def index(self, buffer: bytes) -> Find:
-        """The ``Index`` (see blocks) of CSV: exact, and the cheapest of three ways that is."""
+    def index(self, buffer: bytes) -> Ends:
+        """The ``Index`` (see blocks) of CSV: exact, and the cheapest of the ways that are."""
+        if (known := known_ends(buffer, self._delimiter, _QUOTE)) is not None:
+            return known
         if b'"' not in buffer:
-            return line_ends(buffer)
+            return LineEnds(buffer)
         if self._alternate(buffer):
-            return _even_newlines(buffer)
-        return lambda start, stop: self._last_end(buffer, start, stop)
+            return _EvenEnds(buffer)
+        return _ExactEnds(buffer, self)
 
     def first_end(self, buffer: bytes) -> int:
         """Where the first record of ``buffer`` ends, its newline included; 0 if it does not."""
@@ -82,7 +82,8 @@ class Quoting:
             start = end
         return end
 
-    def _last_end(self, buffer: bytes, start: int, stop: int) -> int:
+    def last_end(self, buffer: bytes, start: int, stop: int) -> int:
+        """Where the last whole record of ``buffer[start:stop]`` ends, or ``start``."""
         stop = min(stop, len(buffer))
         while True:
             end = self._short_records.match(buffer, start, stop).end()  # type: ignore[union-attr]
@@ -99,15 +100,13 @@ class Quoting:
         before it; the second, fourth, ... must precede a delimiter, a line end or (as the first half) the quote behind.
         What the last byte of the buffer is decides nothing within it.
         """
-        if LIBRARY is not None:
-            return bool(LIBRARY.weir_csv_alternates(pa.py_buffer(buffer).address, len(buffer), self._delimiter, _QUOTE))
-        inner = len(buffer) - 2
-        if inner <= 0:
+        count = len(buffer) - 2
+        if count <= 0:
             return True
         array = pa.Array.from_buffers(pa.uint8(), len(buffer), [None, pa.py_buffer(buffer)])
-        is_quote = pc.equal(array.slice(1, inner), pa.scalar(_QUOTE, pa.uint8()))
-        before = pc.filter(array.slice(0, inner), is_quote)
-        behind = pc.filter(array.slice(2, inner), is_quote)
+        is_quote = pc.equal(array.slice(1, count), pa.scalar(_QUOTE, pa.uint8()))
+        before = pc.filter(array.slice(0, count), is_quote)
+        behind = pc.filter(array.slice(2, count), is_quote)
         # Bits 0101... or 1010...: the first byte of the buffer may be the first quote.
         bits = b"\xaa" if buffer[0] == _QUOTE else b"\x55"
         opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
@@ -115,18 +114,30 @@ class Quoting:
         return bool(legal.false_count == 0)
 
 
-def _even_newlines(buffer: bytes) -> Find:
+class _EvenEnds(LineEnds):
     """A newline ends a record if the number of quotes before it is even."""
 
-    def find(start: int, stop: int) -> int:
+    def __call__(self, start: int, stop: int) -> int:
+        """See ``Ends``."""
+        buffer = self._buffer
         newline = buffer.rfind(b"\n", start, stop)
-        quotes = count(buffer, _QUOTE, start, max(start, newline))
+        quotes = buffer.count(b'"', start, max(start, newline))
         while quotes % 2:
             earlier = buffer.rfind(b"\n", start, newline)
             if earlier < 0:
                 return start
-            quotes -= count(buffer, _QUOTE, earlier, newline)
+            quotes -= buffer.count(b'"', earlier, newline)
             newline = earlier
         return newline + 1 if newline >= 0 else start
 
-    return find
+
+class _ExactEnds(LineEnds):
+    """By every record before."""
+
+    def __init__(self, buffer: bytes, quoting: Quoting) -> None:
+        super().__init__(buffer)
+        self._quoting = quoting
+
+    def __call__(self, start: int, stop: int) -> int:
+        """See ``Ends``."""
+        return self._quoting.last_end(self._buffer, start, stop)

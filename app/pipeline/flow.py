@@ -169,6 +169,9 @@ class Flow:
                 await self._drain()
                 return
             started = time.perf_counter()
+        for result in lane.rest():
+            self._pick_up(result)
+            await self._write(result)
 
     async def _pump(self) -> None:
         lane = self._lanes[0]
@@ -181,7 +184,7 @@ class Flow:
             del page  # while the next one is waited for, this one is not ours to keep
             started = time.perf_counter()
         self._input_ended = True
-        lane.out.close()
+        await lane.finish()
 
     async def _drain(self) -> None:
         page = await self._next_result()
@@ -235,7 +238,7 @@ class Flow:
             assert isinstance(segment, Pulled)
             await lane.run_pulled(segment.operator)
             self._give_up(index)  # an operator may end before its input does
-        lane.out.close()
+        await lane.finish()
 
     def _give_up(self, index: int) -> None:
         """Nothing before a lane matters any more, and it may be waiting for input that never comes."""

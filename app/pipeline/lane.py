@@ -125,6 +125,17 @@ class Lane:
         """What the quick stages make of a page."""
         return through(self.quick, self.quick_clocks, page, 0) if self.quick else (page,)
 
+    def rest(self) -> Iterable[Page]:
+        """What the quick stages kept back, once all pages are through."""
+        return flush(self.quick, self.quick_clocks, 0)
+
+    async def finish(self) -> None:
+        """All pages are through: what is left, and the end."""
+        for page in self.rest():
+            self.inside.pick_up(page.nbytes)
+            await self._send(page)
+        self.out.close()
+
     async def give(self, page: Page) -> None:
         """Send on a result that was picked up."""
         if self.quick:

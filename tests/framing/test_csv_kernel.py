@@ -112,7 +112,7 @@ def test_it_reads_what_pyarrow_reads_or_nothing(
     encoded = text.encode(errors="replace")
     wanted_names = data.draw(st.sets(st.sampled_from(names), min_size=1))
     wanted = pa.schema([field for field in schema if field.name in wanted_names])
-    found = made(wanted, names, delimiter.encode()).read(encoded)
+    found = made(wanted, names, delimiter.encode()).read(encoded, 5000)
     if found is not None:
         same(found, by_pyarrow(encoded, wanted, names, delimiter))
 
@@ -126,7 +126,7 @@ def test_it_reads_what_pyarrow_reads_or_nothing(
 @example(b"ab\xc3")
 def test_any_bytes_are_read_alike_or_not_at_all(data: bytes) -> None:
     schema = pa.schema([("a", pa.string()), ("b", pa.string())])
-    found = made(schema, ["a", "b"]).read(data)
+    found = made(schema, ["a", "b"]).read(data, 5000)
     if found is not None:
         same(found, by_pyarrow(data, schema, ["a", "b"]))
 
@@ -138,7 +138,7 @@ def test_each_word_alone(type_: pa.DataType) -> None:
         # Between other rows, and as the very end of the data, where nothing may be read beyond it.
         for data in (f"{word},x\n1,y\n" if pa.types.is_string(type_) else f"{word},x\n", f"z,{word}"):
             names = ["a", "b"] if data.startswith(word) else ["b", "a"]
-            found = made(schema, names).read(data.encode())
+            found = made(schema, names).read(data.encode(), 5000)
             if found is not None:
                 same(found, by_pyarrow(data.encode(), schema, names).select(["a", "b"]))
                 read += 1
@@ -164,7 +164,7 @@ def test_what_is_plain_is_read_by_c() -> None:
     for end in ("\n", "\r\n"):
         data = "".join(",".join(str(value).lower() for value in row) + end for row in rows).encode()
         for some in (schema, pa.schema([schema.field(3)]), pa.schema([schema.field(5), schema.field(0)])):
-            found = made(some, names).read(data)
+            found = made(some, names).read(data, 5000)
             assert found is not None
             same(found, by_pyarrow(data, some, names))
 
@@ -172,15 +172,15 @@ def test_what_is_plain_is_read_by_c() -> None:
 def test_rows_that_differ_in_width_are_not_read() -> None:
     schema = pa.schema([("a", pa.string()), ("b", pa.string())])
     for data in (b"1\n", b"1,2,3\n", b"1,2\n3\n", b"1,2\n3,4,5\n6\n", b"1,2,3\n4\n", b'1,"2\n'):
-        assert made(schema, ["a", "b"]).read(data) is None
+        assert made(schema, ["a", "b"]).read(data, 5000) is None
 
 
 def test_room_is_bounded() -> None:
     schema = pa.schema([("a", pa.string()), ("b", pa.string())])
     small = kernel(schema, ["a", "b"], delimiter=b",", quote=b'"', most_bytes=4096)
     assert small is not None
-    assert small.read(b"1,2\n" * 10) is not None
-    assert small.read(b"1,2\n" * 1000) is None
+    assert small.read(b"1,2\n" * 10, 10) is not None
+    assert small.read(b"1,2\n" * 1000, 5000) is None
 
 
 def test_other_types_are_pyarrows() -> None:
@@ -196,7 +196,7 @@ def test_wherever_a_word_stands(word: str) -> None:
     for width in range(140):
         for row in (f"{'x' * width},{word},y\n", f"{'x' * width},y,{word}\n", f"{'x' * width},y,{word}\r\nz,z,z\n"):
             data = (row + f"{'x' * 70},1,2\n").encode()
-            found = made(schema, names).read(data)
+            found = made(schema, names).read(data, 5000)
             if found is not None:
                 same(found, by_pyarrow(data, schema, names))
             assert (found is not None) == (word not in ('"a"b', '"""', "\r", "a\r")) or word in ("\r", "a\r")

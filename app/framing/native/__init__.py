@@ -11,17 +11,31 @@ from importlib.resources import files
 _PLACE, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _CALLS: dict[str, tuple[type, ...]] = {
     # The result, then the arguments; what each is stands in csv.c.
-    "weir_count": (_INT64, _PLACE, _INT64, _INT32),
-    "weir_is_utf8": (_INT32, _PLACE, _INT64),
-    "weir_csv_alternates": (_INT32, _PLACE, _INT64, _INT32, _INT32),
+    "weir_csv_record_ends": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT64, _PLACE, _PLACE),
     "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
-    "weir_csv_split_regular": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _INT64, _PLACE, _PLACE),
-    "weir_csv_text_bytes": (_INT64, _PLACE, _PLACE, _INT64, _INT64),
-    "weir_csv_column": (
-        *(_INT64, _PLACE, _INT64, _PLACE, _PLACE, _INT64, _INT32, _INT32, _INT32),
-        *(_INT64, _INT32, _INT64, _INT32, _PLACE, _PLACE, _PLACE),
+    "weir_csv_split_regular": (
+        *(_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE, _PLACE),
     ),
+    "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
 }
+
+
+class Column(ctypes.Structure):
+    """``column`` of csv.c."""
+
+    _fields_ = [
+        ("starts", _PLACE),
+        ("ends", _PLACE),
+        ("values", _PLACE),
+        ("offsets", _PLACE),
+        ("validity", _PLACE),
+        ("first", _INT64),
+        ("nulls", _INT64),
+        ("second", _INT32),
+        ("kind", _INT32),
+        ("returns", _INT32),
+        ("unused", _INT32),
+    ]
 
 
 def _load() -> ctypes.CDLL | None:

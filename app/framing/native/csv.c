@@ -76,6 +76,35 @@ static inline size_t next_mark(walker *w)
     return place;
 }
 
+/* Whether data is UTF-8 (RFC 3629). */
+static int is_utf8(const uint8_t *data, int64_t nbytes)
+{
+    int64_t i = 0;
+    while (i < nbytes) {
+        uint64_t word;
+        if (i + 8 <= nbytes && (memcpy(&word, data + i, 8), !(word & UINT64_C(0x8080808080808080)))) {
+            i += 8;
+            continue;
+        }
+        uint8_t c = data[i];
+        if (c < 0x80) {
+            i++;
+            continue;
+        }
+        int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
+        if (!more || i + more >= nbytes)
+            return 0;
+        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        if (data[i + 1] < low || data[i + 1] > high)
+            return 0;
+        for (int k = 2; k <= more; k++)
+            if ((data[i + k] & 0xc0) != 0x80)
+                return 0;
+        i += more + 1;
+    }
+    return 1;
+}
+
 /* Bit i is set where an odd number of bits up to it is. */
 static inline uint64_t parity(uint64_t bits)
 {
@@ -89,12 +118,13 @@ static inline uint64_t parity(uint64_t bits)
    second").
 
    ends[0] is the place before the first field, and behind it stands where each field ends, row by row; there is room for
-   most_ends of them and 72 more. seen gets bits: 1 if there are quotes, 2 if there are carriage returns. Gives the number
-   of rows. */
+   most_ends of them and 72 more. seen gets bits: 1 if there are quotes, 2 if there are carriage returns. bytes[slot] is how
+   long the texts of a column are in all, with their quotes; slots[column] is -1 where nobody asks. Gives the number of
+   rows. */
 int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote, int32_t columns,
-                               int64_t most_ends, uint32_t *ends, int32_t *seen)
+                               const int32_t *slots, int64_t most_ends, uint32_t *ends, int32_t *seen, int64_t *bytes)
 {
-    if (nbytes < 0 || nbytes >= PLACE || (nbytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
+    if (!is_utf8(data, nbytes) || nbytes < 0 || nbytes >= PLACE || (nbytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
         return -1;
     const size_t size = (size_t)nbytes;
     const uint8_t comma = (uint8_t)delimiter, mark = quote ? (uint8_t)quote : comma;
@@ -170,7 +200,16 @@ int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t deli
         if (out[i] < size && data[out[i]] != '\n')
             return -1;
     *seen = (quotes_seen != 0) | (returns_seen != 0) << 1;
-    return count / columns;
+    const int64_t rows = count / columns;
+    for (int32_t column = 0; column < columns; column++) {
+        if (slots[column] < 0)
+            continue;
+        int64_t total = 0;
+        for (const uint32_t *end = out + column, *stop = end + count; end < stop; end += columns)
+            total += (int64_t)*end - (int64_t)(uint32_t)(end[-1] + 1);
+        bytes[slots[column]] = total;
+    }
+    return rows;
 }
 
 /* Finds the fields of a block of whole records.
@@ -182,7 +221,7 @@ int64_t weir_csv_split(const uint8_t *data, int64_t nbytes, int32_t delimiter, i
                        const int32_t *slots, int64_t most_rows, uint32_t *spans, int64_t *bytes)
 {
     size_t size = (size_t)nbytes;
-    if (nbytes < 0 || size >= PLACE || (size >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
+    if (!is_utf8(data, nbytes) || nbytes < 0 || size >= PLACE || (size >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
         return -1;
     walker w = {data, size, 0, 0, (uint8_t)delimiter, quote ? (uint8_t)quote : (uint8_t)'\n'};
     if (size)
@@ -253,74 +292,53 @@ int64_t weir_csv_split(const uint8_t *data, int64_t nbytes, int32_t delimiter, i
     return row;
 }
 
-/* How often a byte stands in data. */
-int64_t weir_count(const uint8_t *data, int64_t nbytes, int32_t byte)
-{
-    int64_t count = 0;
-    for (int64_t i = 0; i < nbytes; i++)
-        count += data[i] == (uint8_t)byte;
-    return count;
-}
+/* Where records end, if every other quote of data opens a field and every other one closes it (or quote is 0: then every
+   line is a record). Data starts with a record.
 
-/* Whether every other quote of data opens a field and every other closes one: 1, or 0. Data starts with a record. */
-int32_t weir_csv_alternates(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote)
+   ends has room for most of them, and 8 more; each is the place behind a newline. inner gets the number of newlines within
+   quotes. Gives the number of records, or -1. */
+int64_t weir_csv_record_ends(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote, int64_t most,
+                             uint32_t *ends, int64_t *inner)
 {
-    const size_t size = nbytes < 0 ? 0 : (size_t)nbytes;
+    if (nbytes < 0 || nbytes >= PLACE)
+        return -1;
+    const size_t size = (size_t)nbytes;
     uint64_t inside = 0, before = 1, closed = 0; /* as in weir_csv_split_regular */
+    int64_t count = 0, within = 0;
     uint8_t last[64];
     for (size_t base = 0; base < size; base += 64) {
         const uint8_t *chunk = data + base;
+        uint64_t real = UINT64_MAX;
         if (base + 64 > size) {
             memset(last, '\n', sizeof last);
             memcpy(last, chunk, size - base);
             chunk = last;
+            real = (UINT64_C(1) << (size - base)) - 1;
         }
-        const uint64_t quotes = marks(chunk, (uint8_t)quote, (uint8_t)quote);
-        const uint64_t ends = marks(chunk, (uint8_t)delimiter, '\n');
-        if (quotes | inside) {
-            const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
-            const uint64_t follows = ends | marks(chunk, '\r', '\r') | opening;
-            if (opening & ~((ends | closing) << 1 | before | closed) || (closing << 1 | closed) & ~follows)
-                return 0;
-            closed = closing >> 63;
-            inside = open >> 63 ? UINT64_MAX : 0;
-        } else {
-            if (closed & ~(ends | marks(chunk, '\r', '\r')))
-                return 0;
-            closed = 0;
+        const uint64_t lines = marks(chunk, '\n', '\n');
+        const uint64_t quotes = quote ? marks(chunk, (uint8_t)quote, (uint8_t)quote) : 0;
+        uint64_t bits = lines & real;
+        if (quote) {
+            const uint64_t fields = lines | marks(chunk, (uint8_t)delimiter, (uint8_t)delimiter);
+            if (quotes | inside | closed) {
+                const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
+                const uint64_t follows = fields | marks(chunk, '\r', '\r') | opening;
+                if (opening & ~((fields | closing) << 1 | before | closed) || (closing << 1 | closed) & ~follows)
+                    return -1;
+                closed = closing >> 63;
+                inside = open >> 63 ? UINT64_MAX : 0;
+                within += __builtin_popcountll(bits & open);
+                bits &= ~open;
+            }
+            before = fields >> 63;
         }
-        before = ends >> 63;
+        if (count + 64 > most && count + __builtin_popcountll(bits) > most)
+            return -1;
+        for (; bits; bits &= bits - 1)
+            ends[count++] = (uint32_t)(base + 1 + (size_t)__builtin_ctzll(bits));
     }
-    return 1;
-}
-
-/* Whether data is UTF-8 (RFC 3629): 1, or 0. */
-int32_t weir_is_utf8(const uint8_t *data, int64_t nbytes)
-{
-    int64_t i = 0;
-    while (i < nbytes) {
-        uint64_t word;
-        if (i + 8 <= nbytes && (memcpy(&word, data + i, 8), !(word & UINT64_C(0x8080808080808080)))) {
-            i += 8;
-            continue;
-        }
-        uint8_t c = data[i];
-        if (c < 0x80) {
-            i++;
-            continue;
-        }
-        int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
-        if (!more || i + more >= nbytes)
-            return 0;
-        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-        if (data[i + 1] < low || data[i + 1] > high)
-            return 0;
-        for (int k = 2; k <= more; k++)
-            if ((data[i + k] & 0xc0) != 0x80)
-                return 0;
-        i += more + 1;
-    }
-    return 1;
+    *inner = within;
+    return count;
 }
 
 static inline int is_digit(uint8_t c) { return (uint8_t)(c - '0') < 10; }
@@ -700,22 +718,13 @@ static void texts(fields *f, uint8_t *values, int32_t *offsets)
     offsets[f->rows] = (int32_t)filled;
 }
 
-/* The bytes of all fields of a column of weir_csv_split_regular, with their quotes. */
-int64_t weir_csv_text_bytes(const uint32_t *starts, const uint32_t *ends, int64_t stride, int64_t rows)
-{
-    int64_t total = 0;
-    for (int64_t row = 0; row < rows; row++)
-        total += (int64_t)(ends[row * stride] - (starts[row * stride] + 1));
-    return total;
-}
-
 /* Makes one column of what was found.
 
    values has room for the rows (of a STRING see texts), offsets (of a STRING) for one more than the rows; validity has a
    bit a row, all set; those of values that are bits are clear. first and second are what the kind needs: units a second
    and whether there is a zone, or precision and scale. quote is 0 where no field stands in any. Gives the number of nulls. */
-int64_t weir_csv_column(const uint8_t *data, int64_t nbytes, const uint32_t *starts, const uint32_t *ends, int64_t stride,
-                        int32_t step, int32_t quote, int32_t returns, int64_t rows, int32_t kind, int64_t first,
+static int64_t make_column(const uint8_t *data, int64_t nbytes, const uint32_t *starts, const uint32_t *ends,
+                           int64_t stride, int32_t step, int32_t quote, int32_t returns, int64_t rows, int32_t kind, int64_t first,
                         int32_t second, uint8_t *values, int32_t *offsets, uint8_t *validity)
 {
     fields f = {data, data + nbytes, starts, ends, stride, rows, step, quote, returns, validity, 0};
@@ -758,4 +767,31 @@ int64_t weir_csv_column(const uint8_t *data, int64_t nbytes, const uint32_t *sta
         return -1;
     }
     return f.nulls;
+}
+
+/* What a column is, where its fields stand, and where its values go; see make_column. */
+typedef struct {
+    const uint32_t *starts, *ends;
+    uint8_t *values;
+    int32_t *offsets;
+    uint8_t *validity;
+    int64_t first, nulls;
+    int32_t second, kind, returns, unused;
+} column;
+
+/* Makes columns of what was found; each gets its number of nulls. Gives 0, or -1. */
+int32_t weir_csv_columns(const uint8_t *data, int64_t nbytes, int64_t stride, int32_t step, int32_t quote, int64_t rows,
+                         int32_t count, column *columns)
+{
+    for (int32_t i = 0; i < count; i++) {
+        column *c = columns + i;
+        memset(c->validity, 0xff, (size_t)(rows + 7) / 8);
+        if (c->kind == BOOL)
+            memset(c->values, 0, (size_t)(rows + 7) / 8);
+        c->nulls = make_column(data, nbytes, c->starts, c->ends, stride, step, quote, c->returns, rows, c->kind, c->first,
+                               c->second, c->values, c->offsets, c->validity);
+        if (c->nulls < 0)
+            return -1;
+    }
+    return 0;
 }
