@@ -18,7 +18,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): requirements-dev.lock pyproject.toml hatch_build.py app/framing/native/csv.c
+$(STAMP): requirements-dev.lock pyproject.toml hatch_build.py $(wildcard app/framing/native/*.c)
 	@deploy/prerequisites.sh $(PYTHON)
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock

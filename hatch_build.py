@@ -22,14 +22,16 @@ class NativeBuildHook(BuildHookInterface[Any]):
         """Compile, and say that the wheel is for this platform."""
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         folder = Path(self.root) / FOLDER
-        library = folder / "libweircsv.so"
+        library = folder / "libweir.so"
         if compiler is None:
             self.app.display_warning("no C compiler: CSV will be parsed by pyarrow alone, at a third of the speed")
             library.unlink(missing_ok=True)
             return
         portable = ["-mpopcnt"] if platform.machine() == "x86_64" else []  # every one since 2008 has it
         made = library.with_suffix(".new")
-        subprocess.run([compiler, *OPTIONS, *portable, "-o", str(made), str(folder / "csv.c"), "-lm"], check=True)
+        subprocess.run(
+            [compiler, *OPTIONS, *portable, "-o", str(made), *map(str, sorted(folder.glob("*.c"))), "-lm"], check=True
+        )
         made.replace(library)  # a server may have the old one open
         build_data["artifacts"].append(str(FOLDER / library.name))
         build_data["pure_python"] = False

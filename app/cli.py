@@ -103,7 +103,7 @@ def _settings(asked: argparse.Namespace) -> Settings:
 
 _OF_RUN = (
     "memory_budget", "query_memory", "page_bytes", "worker_threads", "spool_dir", "max_line", "max_expansion",
-    "s3_endpoint_url", "s3_addressing", "s3_part_bytes", "s3_parts_in_flight", "s3_equal_parts", "stores",
+    "s3_endpoint_url", "s3_addressing", "s3_part_bytes", "s3_parts_in_flight", "s3_equal_parts", "stores", "lookups_dir",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from app.core.errors import Refusal
 from app.metrics import Metrics, Readings
 from app.observer import observer
 from app.orders.desk import Desk
+from app.orders.lookups import Lookups
 from app.orders.workshop import WorkOptions, Workshop
 from app.plan import BuildOptions
 from app.runs.book import Book
@@ -39,6 +40,7 @@ from app.stores.retried import Patience
 from app.stores.s3 import S3Client, S3Options
 from app.stores.spool import Spool
 from app.web.errors import problem, problem_of_status
+from app.web.lookup_routes import lookup_routes
 from app.web.protocol import FileSender, Limits, PagePool, Wire, fastest_way
 from app.web.routes import Health, operation_routes, transform_routes
 from app.web.run_routes import run_routes
@@ -148,11 +150,13 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             arrow_allocated_bytes=pa.total_allocated_bytes,
         )
     )
+    lookups = Lookups(settings.lookups_dir, stores, budget, io_executor, max_line_bytes=settings.max_line)
     workshop = Workshop(
         runner=Runner(budget, book, observer(metrics), run_prefix),
         spool=spool,
         shelf=shelf,
         stores=stores,
+        lookups=lookups,
         ledger=ledger,
         executor=executor,
         io_executor=io_executor,
@@ -213,6 +217,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     )
     app.include_router(transform_routes(workshop, desk, settings.pipelines_dir))
     app.include_router(run_routes(workshop, desk, settings.pipelines_dir))
+    app.include_router(lookup_routes(lookups))
     app.include_router(operation_routes(metrics.registry, health))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)

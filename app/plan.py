@@ -27,6 +27,9 @@ from app.framing.lines import reader as line_reader
 from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
 from app.stages import STEPS, StageContext, Step, find_step
+from app.stages.enrich import Enrichment
+from app.stages.enrich import parse as parse_enrichment
+from app.stages.lookup import Lookup
 from app.stages.needs import needs
 from app.stages.sql import Query, QueryOptions, is_whole
 from app.stages.tolerance import Tolerance
@@ -102,6 +105,11 @@ class Plan:
     def judges_rows(self) -> bool:
         """It says what the rows' types are, or what becomes of bad ones: then they have to be looked at."""
         return bool(self.types) or self.on_error != "fail" or self.max_errors is not None
+
+    @property
+    def lookups(self) -> list[Enrichment]:
+        """What it looks up, in order."""
+        return [parse_enrichment(planned.argument) for planned in self.steps if planned.step.name == "enrich"]
 
     def describe(self) -> str:
         """The pipeline in a line, as it would stand in a URL without its encoding."""
@@ -234,11 +242,12 @@ def build(
     decode: Sequence[str] = (),
     encode: str | None = None,
     keep: Callable[[Sequence[Reject]], None] | None = None,
+    lookups: Mapping[str, Lookup] | None = None,
 ) -> Built:
     """The stages of ``plan``, whose formats are known by now.
 
     ``decode`` are the content codings of the body, outermost first; ``encode`` is one to put on the result; ``keep``
-    takes quarantined rejects. Raises refusals for steps that do not fit the formats.
+    takes quarantined rejects; ``lookups`` are the plan's. Raises refusals for steps that do not fit the formats.
     """
     source, target = plan.source, plan.target
     assert source is not None
@@ -246,7 +255,7 @@ def build(
     if not (source.read or source.read_file):
         hint = "; send an object a line, as ndjson" if source.name == "json" else ""
         raise Refusal("unknown_format", f"{source.name} can only be written{hint}; readable are {known(READABLE)}")
-    context = StageContext(options.page_bytes, options.max_expansion, source.name in ("csv", "tsv"))
+    context = StageContext(options.page_bytes, options.max_expansion, source.name in ("csv", "tsv"), lookups or {})
     decoders: list[Stage | Operator] = [
         Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode
     ]

@@ -20,6 +20,7 @@ from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.core.interfaces import Sink, Source
 from app.main import build_options, open_database, open_stores, part_room_bytes
+from app.orders.lookups import Lookups
 from app.pipeline import Flow, FlowOptions
 from app.plan import FORMATS, Built, Plan, build, format_of_file_name, sniff
 from app.runs.ledger import Ledger
@@ -56,7 +57,11 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                     plan = replace(plan, source=sniff(await opened.peek()))
                 plan = replace(plan, source=plan.source or FORMATS["bytes"])
                 plan = replace(plan, target=plan.target or plan.source)
-                built = build(plan, build_options(settings, str(spool.directory)), keep=rejects.keep)
+                budget = Budget(settings.memory_budget, max_flows=1, wait_s=0)
+                tables = Lookups(settings.lookups_dir, stores, budget, io_executor, max_line_bytes=settings.max_line)
+                lookups = await ends.enter_async_context(tables.hold(plan.lookups))
+                options = build_options(settings, str(spool.directory))
+                built = build(plan, options, keep=rejects.keep, lookups=lookups)
                 pages: Source
                 if built.read_file is not None and opened.pages_by is not None:
                     pages = _shown(opened.pages_by(built.read_file), None, source)
@@ -85,8 +90,8 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                     outside_bytes=built.outside_bytes + opened.holds,
                 )
                 try:
-                    flow.fit(settings.memory_budget)
-                    async with Budget(settings.memory_budget, max_flows=1, wait_s=0).admit(flow.worst_case_bytes):
+                    flow.fit(budget.free_bytes)
+                    async with budget.admit(flow.worst_case_bytes):
                         await flow.run()
                 except Refusal:
                     await sink.abort()

@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         Named, Field(description="stores by name, for store:NAME/KEY: NAME=s3://BUCKET/PREFIX or NAME=/DIRECTORY, …")
     ] = Field(default_factory=dict)
     pipelines_dir: Annotated[Path | None, Field(description="directory of stored pipelines, NAME.yaml or .json")] = None
+    lookups_dir: Annotated[
+        str | None,
+        Field(
+            description="directory, or s3://BUCKET/PREFIX, of lookup tables, NAME.csv, .tsv, .ndjson, .parquet, .arrow"
+        ),
+    ] = None
     wire: Annotated[
         Literal["pages", "stock"],
         Field(description="pages: our own HTTP protocol; stock: uvicorn's, slower, without limits"),

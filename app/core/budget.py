@@ -16,13 +16,15 @@ from app.core.units import as_size
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """A snapshot: ``reserved_bytes`` is what admitted runs hold, ``demand_bytes`` what those in the queue wait for."""
+    """A snapshot: ``reserved_bytes`` is what admitted runs hold, ``demand_bytes`` what those in the queue wait for,
+    ``aside_bytes`` what is set aside for all of them."""
 
     limit_bytes: int
     reserved_bytes: int
     demand_bytes: int
     admitted: int
     waiting: int
+    aside_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +46,7 @@ class Budget:
         self._max_flows = max_flows
         self._wait_s = wait_s
         self._reserved_bytes = 0
+        self._aside_bytes = 0
         self._admitted = 0
         self._queue: deque[_Claim] = deque()
         self._patient: deque[_Claim] = deque()
@@ -57,12 +60,14 @@ class Budget:
         lets all others go first; but after ``wait_s`` he stands in the queue like them, so that he is not forgotten. A
         cancelled waiter leaves the queue and holds nothing.
         """
-        if worst_case_bytes > self._limit_bytes:
+        limit_bytes = self.free_bytes
+        if worst_case_bytes > limit_bytes:
+            beside = f" less {as_size(self._aside_bytes)} of lookup tables" if self._aside_bytes else ""
             raise Refusal(
                 "never_fits",
                 f"this pipeline may need {as_size(worst_case_bytes)} at once,"
-                f" {as_size(worst_case_bytes - self._limit_bytes)} more than MEMORY_BUDGET"
-                f" ({as_size(self._limit_bytes)}); give the server more, or lower PAGE_BYTES or WORKER_THREADS",
+                f" {as_size(worst_case_bytes - limit_bytes)} more than MEMORY_BUDGET"
+                f" ({as_size(self._limit_bytes)}{beside}); give the server more, or lower PAGE_BYTES or WORKER_THREADS",
             )
         started = time.monotonic()
         claim = _Claim(worst_case_bytes, asyncio.Event())
@@ -73,6 +78,30 @@ class Budget:
             yield time.monotonic() - started
         finally:
             self._leave(claim)
+
+    @property
+    def free_bytes(self) -> int:
+        """What runs may have, all together."""
+        return self._limit_bytes - self._aside_bytes
+
+    def set_aside(self, nbytes: int) -> None:
+        """Take so much away from what runs may have, for what they share. Raises ``never_fits`` where there is not as
+        much, ``budget_full`` while runs have it."""
+        free_bytes = self.free_bytes
+        if nbytes > free_bytes:
+            raise Refusal("never_fits", f"{as_size(free_bytes)} of MEMORY_BUDGET are left; raise it")
+        if nbytes > free_bytes - self._reserved_bytes:
+            raise Refusal(
+                "budget_full",
+                f"{as_size(self._reserved_bytes)} of {as_size(self._limit_bytes)} are taken by {self._admitted} runs",
+                retry_after_s=math.ceil(max(1.0, self._wait_s / 2)),
+            )
+        self._aside_bytes += nbytes
+
+    def give_back(self, nbytes: int) -> None:
+        """Undo ``set_aside``."""
+        self._aside_bytes -= nbytes
+        self._grant()
 
     async def _wait_granted(self, claim: _Claim) -> None:
         try:
@@ -102,6 +131,7 @@ class Budget:
         return BudgetStatistics(
             limit_bytes=self._limit_bytes,
             reserved_bytes=self._reserved_bytes,
+            aside_bytes=self._aside_bytes,
             demand_bytes=sum(claim.nbytes for claim in (*self._queue, *self._patient)),
             admitted=self._admitted,
             waiting=len(self._queue) + len(self._patient),
@@ -121,7 +151,7 @@ class Budget:
         that is patient."""
         while queue := self._queue or self._patient:
             head = queue[0]
-            if self._admitted >= self._max_flows or self._reserved_bytes + head.nbytes > self._limit_bytes:
+            if self._admitted >= self._max_flows or self._reserved_bytes + head.nbytes > self.free_bytes:
                 return
             queue.popleft()
             self._reserved_bytes += head.nbytes

@@ -10,6 +10,7 @@ CODES: dict[str, str] = {
     "unknown_format": "Unknown format",
     "bad_argument": "A step's argument cannot be read",
     "bad_sql": "The SQL expression cannot be used",
+    "bad_lookup": "A lookup table cannot be used",
     "unsupported_type": "Unsupported content type or encoding",
     "not_acceptable": "No format that is asked for can be made",
     # the data
@@ -23,6 +24,7 @@ CODES: dict[str, str] = {
     "too_many_rejects": "More rejected rows than max_errors allows",
     "truncated_input": "The input ends too early",
     "corrupt_input": "The input cannot be decoded",
+    "missing_key": "A key is not in the lookup table",
     "bad_computation": "An expression failed on the data",
     # limits
     "object_too_large": "The result is larger than the parts of one object can be",

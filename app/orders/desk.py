@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from app.core.interfaces import Receipt, Source
 from app.orders.order import Order, order_of_text
 from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
-from app.plan import build
 from app.runs.book import Entry
 from app.runs.ledger import Write, end_write
 from app.runs.owners import Owner
@@ -106,8 +106,11 @@ class Desk:
         rejects = RejectsLog(shop.spool)
         stop = threading.Event()
         kept: KeptBytes | None = None
+        ends = contextlib.AsyncExitStack()
         try:
-            built = build(plan, shop.options.build, decode=order.codings, encode=order.coding, keep=rejects.keep)
+            built = await ends.enter_async_context(
+                shop.built(plan, decode=order.codings, encode=order.coding, keep=rejects.keep)
+            )
             source: Source
             if order.input is not None:
                 place = shop.stores.find(order.input, stop)
@@ -146,6 +149,7 @@ class Desk:
             await shop.runner.execute(entry, flow, account_of(built), settle, patient=True)
         finally:
             stop.set()
+            await ends.aclose()
             rejects.close()
             if kept is not None:
                 kept.close()

@@ -4,17 +4,19 @@ joined from them."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from app.core.channel import Edge
 from app.core.interfaces import Sink, Source
-from app.core.page import Page
+from app.core.page import Page, Reject
+from app.orders.lookups import Lookups
 from app.orders.result import ResultSink
 from app.pipeline import Flow, FlowOptions
-from app.plan import BuildOptions, Built, Plan
+from app.plan import BuildOptions, Built, Plan, build
 from app.runs.ledger import Ledger
 from app.runs.runner import Account, Runner
 from app.sinks.multipart import MultipartSink
@@ -55,12 +57,26 @@ class Workshop:
     spool: Spool
     shelf: Shelf
     stores: Stores
+    lookups: Lookups
     ledger: Ledger
     executor: Executor
     io_executor: Executor
     store_executor: Executor
     on_abort: Callable[[bool], object]
     options: WorkOptions
+
+    @contextlib.asynccontextmanager
+    async def built(
+        self,
+        plan: Plan,
+        *,
+        decode: Sequence[str] = (),
+        encode: str | None = None,
+        keep: Callable[[Sequence[Reject]], None] | None = None,
+    ) -> AsyncIterator[Built]:
+        """The stages of ``plan`` (see ``build``), with the lookup tables that they hold until the scope ends."""
+        async with self.lookups.hold(plan.lookups) as lookups:
+            yield build(plan, self.options.build, decode=decode, encode=encode, keep=keep, lookups=lookups)
 
     def flow(
         self,

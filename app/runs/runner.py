@@ -86,7 +86,7 @@ class Runner:
         task = asyncio.current_task()
         assert task is not None
         entry.stop = task.cancel
-        flow.fit(self.budget.statistics().limit_bytes)
+        flow.fit(self.budget.free_bytes)
         entry.run = advance(entry.run, Prepared(flow.worst_case_bytes))
         try:
             async with self.budget.admit(flow.worst_case_bytes, patient=patient) as wait_s:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -11,8 +11,12 @@ from app.core.errors import Refusal, known
 from app.core.interfaces import Operator, Stage
 from app.framing.compression import STEP_CODECS, Compress, Decompress
 from app.stages.case import Case
+from app.stages.enrich import WORDS as ENRICH_WORDS
+from app.stages.enrich import Enrich
+from app.stages.enrich import parse as parse_enrichment
 from app.stages.grep import Grep
 from app.stages.limit import Limit, parse_count
+from app.stages.lookup import Lookup
 from app.stages.offset import Offset
 from app.stages.phrase import join_phrase
 from app.stages.replace import Replace, join_replace
@@ -28,11 +32,13 @@ rows; ``pack`` and ``unpack`` turn a payload into a compressed one and back."""
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What a stage may need beside its argument. ``keep_header``: the first line is a header and is not a record."""
+    """What a stage may need beside its argument. ``keep_header``: the first line is a header and is not a record;
+    ``lookups``: the lookup tables that the pipeline names."""
 
     page_bytes: int
     max_expansion: float
     keep_header: bool
+    lookups: Mapping[str, Lookup] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,11 @@ def _codec(argument: str) -> str:
 
 def _replace(argument: str) -> Replace:
     return Replace(*parse_replace(argument))
+
+
+def _enrich(argument: str, context: StageContext) -> Stage:
+    asked = parse_enrichment(argument)
+    return Enrich(asked, context.lookups[asked.table], page_bytes=context.page_bytes)
 
 
 STEPS: dict[str, Step] = {
@@ -106,6 +117,15 @@ STEPS: dict[str, Step] = {
         Step("where", "rows", "SQL condition", "keep the rows for which it holds", partial(check, "where"), None),
         Step("select", "rows", "SQL select list", "project, rename, cast, compute", partial(check, "select"), None),
         Step("derive", "rows", "SQL select list", "add columns, keep the rest", partial(check, "derive"), None),
+        Step(
+            "enrich",
+            "rows",
+            "TABLE on col[=col] [add a, b] [missing null|drop|fail]",
+            "add the columns of a lookup table, by key",
+            parse_enrichment,
+            _enrich,
+            partial(join_phrase, words=ENRICH_WORDS),
+        ),
         Step(
             "aggregate",
             "rows",

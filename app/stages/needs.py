@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from app.framing.needs import Comparison, Condition, Constant, ConstantKind, Needs, Path, folded
+from app.stages.enrich import Enrichment
+from app.stages.enrich import parse as parse_enrichment
 from app.stages.sql_clause import Clause
 from app.stages.sql_functions import LAMBDAS
 from app.stages.sql_parser import Node, literal
@@ -37,6 +39,8 @@ def needs(steps: Sequence[tuple[str, str]]) -> Needs:
             seen.conditions_end = True
         elif name in SQL_STEPS:
             seen.take(parse(name, argument))
+        elif name == "enrich":
+            seen.look_up(parse_enrichment(argument))
         else:
             seen.conditions_end = True
             break
@@ -80,6 +84,13 @@ class _Seen:
             self.renamed = {folded(new): self._own_name(folded(old)) or b"" for new, old in names}
         elif not all(node["alias"] for node in level.entries):
             self.columns_end = True  # a name that DuckDB makes up may be one of the input's
+
+    def look_up(self, asked: Enrichment) -> None:
+        """Its keys are needed; what it adds may have any name, unless it says."""
+        self.conditions_end = True
+        if not self.columns_end:
+            self.paths.update((folded(left),) for left, _ in asked.on if folded(left) not in self.given_names)
+            self.given_names.update(map(folded, asked.add or ()))
 
     def _add_paths(self, expressions: Sequence[Node]) -> None:
         """The columns in ``expressions``, unless a select has bounded them before; each may use the names of those

@@ -19,7 +19,7 @@ from app.core.errors import Refusal
 from app.orders.desk import Desk
 from app.orders.order import Order
 from app.orders.workshop import Workshop, object_name
-from app.plan import FORMATS, build, format_of_file_name, items_of_document
+from app.plan import FORMATS, format_of_file_name, items_of_document
 from app.runs.book import Entry
 from app.runs.record import FINAL, Run
 from app.web.asking import Asked, ask
@@ -149,7 +149,8 @@ async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key:
         overwrite=plan.overwrite,
         hashed=hashed,
     )
-    build(order.plan(), workshop.options.build)  # what is wrong with it is said now
+    async with workshop.built(order.plan()):
+        pass  # what is wrong with it is said now
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(workshop.store_executor, place.store.head, place.key)
     run = Run(

@@ -24,7 +24,7 @@ from app.orders.desk import Desk
 from app.orders.order import Order
 from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
-from app.plan import FORMATS, Plan, build, sniff
+from app.plan import FORMATS, Plan, sniff
 from app.runs.book import Entry
 from app.runs.record import Run
 from app.runs.runner import Settle
@@ -160,9 +160,11 @@ class _Exchange:
                 "Idempotency-Key is for results that are kept: with Prefer: respond-async, deliver=whole or sink=",
             )
         shop, options = self._shop, self._shop.options
-        async with self._rejects(plan) as rejects:
-            coding = self._coding(plan)
-            built = build(plan, options.build, decode=codings, encode=coding, keep=rejects.keep)
+        coding = self._coding(plan)
+        async with (
+            self._rejects(plan) as rejects,
+            shop.built(plan, decode=codings, encode=coding, keep=rejects.keep) as built,
+        ):
             whole = self._scope.get("http_version") == "1.0" or ends_its_body_early(
                 self._headers.get("user-agent", ""), self._headers.get("content-length", "")
             )
@@ -214,9 +216,11 @@ class _Exchange:
     async def _keep(self, plan: Plan, body: RequestBody, codings: Sequence[str]) -> None:
         """All or nothing: the result is kept with the run, and sent once it is whole."""
         shop = self._shop
-        async with self._rejects(plan) as rejects:
-            coding = self._coding(plan)
-            built = build(plan, shop.options.build, decode=codings, encode=coding, keep=rejects.keep)
+        coding = self._coding(plan)
+        async with (
+            self._rejects(plan) as rejects,
+            shop.built(plan, decode=codings, encode=coding, keep=rejects.keep) as built,
+        ):
             run = self._record(plan, "whole")
             entry = await self._open(run, [])
             if entry.run.id == run.id:
@@ -243,8 +247,7 @@ class _Exchange:
     async def _to_store(self, plan: Plan, url: str, body: RequestBody, codings: Sequence[str]) -> None:
         """The result goes to a store; the answer is its receipt."""
         shop = self._shop
-        async with self._rejects(plan) as rejects:
-            built = build(plan, shop.options.build, decode=codings, keep=rejects.keep)
+        async with self._rejects(plan) as rejects, shop.built(plan, decode=codings, keep=rejects.keep) as built:
             run = self._record(plan, "sink")
             writing = Writing(f"{run.id}.1", built.media_type, None, plan.overwrite)
             sink = shop.object_sink(
@@ -263,7 +266,8 @@ class _Exchange:
         shop, plan = self._shop, asked.plan
         assert plan.source is not None
         assert plan.target is not None
-        build(plan, shop.options.build, decode=codings)  # what is wrong with it is said before the body is taken
+        async with shop.built(plan, decode=codings):
+            pass  # what is wrong with it is said before the body is taken
         run = self._record(plan, "async")
         if plan.sink is not None:
             run = replace(run, sink=shop.stores.find(plan.sink, threading.Event()).named(object_name(run.id, plan)).url)

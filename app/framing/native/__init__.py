@@ -9,13 +9,18 @@ import ctypes
 from importlib.resources import files
 
 _PLACE, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-_CALLS: dict[str, tuple[type, ...]] = {
-    # The result, then the arguments; what each is stands in csv.c.
+_UINT64 = ctypes.c_uint64
+_CALLS: dict[str, tuple[type | None, ...]] = {
+    # The result, then the arguments; what each is stands in the sources.
     "weir_csv_record_ends": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT64, _PLACE, _PLACE),
     "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
     "weir_csv_split_regular": (
         *(_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE, _PLACE),
     ),
+    "weir_index_numbers": (_INT64, _PLACE, _INT64, _PLACE, _UINT64),
+    "weir_find_numbers": (None, _PLACE, _INT64, _PLACE, _PLACE, _UINT64, _PLACE),
+    "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
+    "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
 }
 
@@ -40,7 +45,7 @@ class Column(ctypes.Structure):
 
 def _load() -> ctypes.CDLL | None:
     try:
-        library = ctypes.CDLL(str(files(__package__).joinpath("libweircsv.so")))
+        library = ctypes.CDLL(str(files(__package__).joinpath("libweir.so")))
     except OSError:
         return None
     for name, (result, *arguments) in _CALLS.items():

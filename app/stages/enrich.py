@@ -1,0 +1,212 @@
+"""Each row with what a lookup table has for its key: a few hash probes and gathers, ten million rows a second."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.core.errors import Refusal, known
+from app.core.page import Page, Reject
+from app.core.units import as_size
+from app.framing.json_text import rows_text
+from app.framing.needs import field_called, folded
+from app.stages.lookup import Lookup, is_key, key_of, key_type
+from app.stages.phrase import Part, split_phrase
+
+WORDS = ("table", "on", "add", "missing")
+"""The parts of the argument."""
+_MISSING = ("null", "drop", "fail")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrichment:
+    """``TABLE on col[=col] [add a, b] [missing null|drop|fail]``, read: ``on`` has pairs of the input's column and the
+    table's; ``add`` is None for all columns that are no keys."""
+
+    table: str
+    on: tuple[tuple[str, str], ...]
+    add: tuple[str, ...] | None
+    missing: str
+
+
+def parse(argument: str) -> Enrichment:
+    """Raises ``bad_argument`` with the position."""
+    parts = split_phrase(argument, WORDS)
+    if "on" not in parts:
+        raise Refusal("bad_argument", "it names no key: TABLE on COLUMN, or TABLE on COLUMN=COLUMN", position=0)
+    table = parts["table"].text
+    if not table.replace("-", "_").replace(".", "_").isidentifier():
+        raise Refusal("bad_argument", f"{table[:80]!r} is no name of a lookup table", position=parts["table"].position)
+    pairs = []
+    for item in _items(parts["on"], ","):
+        sides = [_name(side) for side in _items(item, "=")]
+        if len(sides) > 2:
+            raise Refusal("bad_argument", f"{item.text[:80]!r} is not COLUMN or COLUMN=COLUMN", position=item.position)
+        pairs.append((sides[0], sides[-1]))
+    add = tuple(_name(item) for item in _items(parts["add"], ",")) if "add" in parts else None
+    missing = parts["missing"].text.lower() if "missing" in parts else "null"
+    if missing not in _MISSING:
+        place = parts["missing"].position
+        raise Refusal("bad_argument", f"missing {missing[:80]!r} is not one of {known(_MISSING)}", position=place)
+    return Enrichment(table, tuple(pairs), add, missing)
+
+
+class Enrich:
+    """Pages with the columns of ``lookup`` for their keys, cut where that makes them too large.
+
+    Raises ``bad_argument`` where a column is not there, or is already, or types differ; ``missing_key`` for a row
+    without a match that may not be; ``page_too_large`` where one row outgrows two pages.
+    """
+
+    name = "enrich"
+    stateless = False
+    # What was found, as a number and a length for each row, and the key as one text where there are several; then a
+    # piece with what is added, and what its texts take ahead while they grow.
+    grows = 5.0
+
+    def __init__(self, asked: Enrichment, lookup: Lookup, *, page_bytes: int) -> None:
+        self._asked = asked
+        self._lookup = lookup
+        self._page_bytes = page_bytes
+        self._keys = [lookup.column(right) for _, right in asked.on]
+        self._index = lookup.index(self._keys)
+        self._added = lookup.table.select(added_columns(asked, lookup))
+        self._fixed_bytes = sum(_fixed_bytes(field.type) for field in self._added.schema)
+        self._lengths: pa.Array | None = None
+        for column in self._added.columns:
+            if _is_text(column.type):
+                length = pc.fill_null(pc.binary_length(column), 0)
+                self._lengths = length if self._lengths is None else pc.add(self._lengths, length)
+        # The lengths of what is added stay; index and table are paid for by whoever loaded them.
+        self.holds = 0 if self._lengths is None else int(self._lengths.nbytes)
+        self._left: list[int] | None = None
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        """``page``, perhaps in pieces."""
+        batch = page.payload
+        if self._left is None:
+            self._left = self._bind(batch.schema)
+        found = self._index.find(key_of([batch.column(index) for index in self._left]))
+        if found.null_count and self._asked.missing == "fail":
+            self._fail(batch, found)
+        if found.null_count and self._asked.missing == "drop":
+            batch, found = batch.filter(found.is_valid()), found.drop_null()
+        first, rejects = page.first, page.rejects
+        for start, rows in self._pieces(batch, found):
+            yield self._enriched(page, batch.slice(start, rows), found.slice(start, rows), first, rejects)
+            first, rejects = False, ()
+
+    def flush(self) -> Iterator[Page]:
+        """Nothing is kept."""
+        return iter(())
+
+    def _enriched(
+        self, page: Page, batch: pa.RecordBatch, found: pa.Array, first: bool, rejects: tuple[Reject, ...]
+    ) -> Page:
+        columns = [*batch.columns, *(column.take(found) for column in self._added.columns)]
+        schema = pa.schema([*batch.schema, *(field.with_nullable(True) for field in self._added.schema)])
+        made = pa.RecordBatch.from_arrays(columns, schema=schema)
+        nbytes = max(1, made.nbytes)
+        return dataclasses.replace(page, payload=made, nbytes=nbytes, rows=made.num_rows, first=first, rejects=rejects)
+
+    def _bind(self, schema: pa.Schema) -> list[int]:
+        left = []
+        for (name, _), key in zip(self._asked.on, self._keys, strict=True):
+            index = field_called(folded(name), schema)
+            if index is None:
+                raise Refusal("bad_argument", f"enrich: there is no column {name!r}; columns are {known(schema.names)}")
+            one, other = schema.field(index).type, self._lookup.table.schema.field(key).type
+            if not is_key(one) or key_type(one) != key_type(other):
+                detail = f"enrich: {name!r} is {one}, and {key!r} of {self._lookup.name} is {other}"
+                raise Refusal("bad_argument", f"{detail}: derive a column of the same type first")
+            left.append(index)
+        taken = {folded(name) for name in schema.names}
+        for name in self._added.schema.names:
+            if folded(name) in taken:
+                raise Refusal(
+                    "bad_argument", f"enrich: a column {name!r} is there already: say what to add, or rename it"
+                )
+            taken.add(folded(name))
+        return left
+
+    def _fail(self, batch: pa.RecordBatch, found: pa.Array) -> None:
+        row = batch.slice(found.is_null().index(True).as_py(), 1)
+        assert self._left is not None
+        values = ", ".join(str(row.column(index)[0].as_py())[:80] for index in self._left)
+        text = bytes(rows_text(row)).decode(errors="replace")[:300].rstrip()
+        raise Refusal(
+            "missing_key",
+            f"enrich: {self._lookup.name} has no {', '.join(self._keys)} {values!r}, and missing is fail; the row is {text}",
+            column=str(batch.schema.field(self._left[0]).name),
+        )
+
+    def _pieces(self, batch: pa.RecordBatch, found: pa.Array) -> Iterator[tuple[int, int]]:
+        """Rows of ``batch`` that take no more than two pages with what is added, as start and number; at least one."""
+        most_bytes = 2 * self._page_bytes
+        waiting = [(0, batch.num_rows)]
+        while waiting:
+            start, rows = waiting.pop()
+            nbytes = batch.slice(start, rows).nbytes + rows * self._fixed_bytes
+            if self._lengths is not None:
+                nbytes += pc.sum(self._lengths.take(found.slice(start, rows))).as_py() or 0
+            if nbytes <= most_bytes or rows <= 1:
+                if nbytes > most_bytes and rows and nbytes > 2 * batch.nbytes:
+                    raise Refusal(
+                        "page_too_large",
+                        f"enrich: one row becomes {as_size(nbytes)}, the most is {as_size(most_bytes)}",
+                    )
+                yield start, rows
+            else:
+                half = rows // 2
+                waiting += [(start + half, rows - half), (start, half)]
+
+
+def added_columns(asked: Enrichment, lookup: Lookup) -> list[str]:
+    """The columns of ``lookup`` that are added. Raises ``bad_argument``."""
+    if asked.add is not None:
+        return [lookup.column(name) for name in asked.add]
+    keys = {lookup.column(right) for _, right in asked.on}
+    return [name for name in lookup.table.schema.names if name not in keys]
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_binary(type_) or pa.types.is_large_string(type_))
+
+
+def _fixed_bytes(type_: pa.DataType) -> float:
+    if _is_text(type_):
+        return 4.125
+    try:
+        return float(type_.bit_width) / 8 + 0.125
+    except ValueError:
+        raise Refusal("bad_lookup", f"a lookup table has plain columns, and not such as {type_}") from None
+
+
+def _items(part: Part, separator: str) -> list[Part]:
+    """What stands between separators, outside of quotes."""
+    items, start, quoted = [], 0, False
+    for index, letter in enumerate(part.text + separator):
+        if letter == '"':
+            quoted = not quoted
+        elif index == len(part.text) or (letter == separator and not quoted):
+            text = part.text[start:index]
+            if not text.strip():
+                raise Refusal("bad_argument", f"a column is missing at {separator!r}", position=part.position + start)
+            items.append(Part(text.strip(), part.position + start + len(text) - len(text.lstrip())))
+            start = index + 1
+    return items
+
+
+def _name(part: Part) -> str:
+    """A column's name, which may be in double quotes."""
+    if part.text.startswith('"') and part.text.endswith('"') and len(part.text) > 2:
+        return part.text[1:-1].replace('""', '"')
+    if '"' in part.text or " " in part.text:
+        raise Refusal(
+            "bad_argument", f"{part.text[:80]!r} is no column: write it in double quotes", position=part.position
+        )
+    return part.text
