@@ -210,11 +210,10 @@ class _Weighed:
             self.own_bytes += sum(_allocated()) - sum(before)
             if page is None:
                 break
-            if self.stage.stateless:
-                results.append(page)
-            else:
-                self._give([page])
-            del page
+            results.append(page)
+            del page  # only the list holds it now, so that it is freed while it is given on
+            if not self.stage.stateless:
+                self._give(results)
         del iterator
         self._give(results)
         most = self.stage.holds + self.slack_bytes

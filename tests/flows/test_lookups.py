@@ -145,7 +145,10 @@ def test_many_at_once_load_it_once_and_it_is_paid_for(tmp_path: Path) -> None:
         assert "MEMORY_BUDGET" in listed(server)["t"]["error"]
 
 
-def test_tables_in_a_bucket(tmp_path: Path, swift: ObjectStoreServer) -> None:
+def test_tables_in_a_bucket(tmp_path: Path, swift: ObjectStoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in swift.environment().items():
+        if name != "AWS_ENDPOINT_URL":
+            monkeypatch.setenv(name, value)
     bucket = swift.fresh_bucket()
     swift.client().put_object(Bucket=bucket, Key="tables/cities.csv", Body=b"name,country\nberlin,de\n")
     where: dict[str, Any] = {"s3_endpoint_url": swift.endpoint_url, "s3_addressing": "path"}
