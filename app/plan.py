@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
@@ -33,6 +34,7 @@ from app.stages.lookup import Lookup
 from app.stages.needs import needs
 from app.stages.sql import Query, QueryOptions, is_whole
 from app.stages.tolerance import Tolerance
+from app.stages.window import Window
 
 __all__ = [
     "CODEC_ALIASES",
@@ -137,7 +139,6 @@ class Built:
     ``page_bytes`` is the largest page that flows, but for the source's, which may have ``source_page_bytes``.
     ``rows_in`` and ``rows_out`` are the indices of the stages whose output rows are the run's rows in, and whose input
     rows are its rows out; ``passed_over`` counts rows in that were never read, because no ``where`` could keep them.
-    ``tolerance`` counts the rejects.
     """
 
     stages: tuple[Stage | Operator, ...]
@@ -147,10 +148,15 @@ class Built:
     source_page_bytes: int
     outside_bytes: int
     read_file: Callable[[RandomAccess], Iterator[Page]] | None
-    tolerance: Tolerance | None
     rows_in: int | None
     rows_out: int | None
     passed_over: PassedOver
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Rows that were left out, by code."""
+        counters = [stage.rejected for stage in self.stages if isinstance(stage, Tolerance | Window)]
+        return sum(counters, Counter())
 
     @property
     def spilled_bytes(self) -> int:
@@ -255,7 +261,9 @@ def build(
     if not (source.read or source.read_file):
         hint = "; send an object a line, as ndjson" if source.name == "json" else ""
         raise Refusal("unknown_format", f"{source.name} can only be written{hint}; readable are {known(READABLE)}")
-    context = StageContext(options.page_bytes, options.max_expansion, source.name in ("csv", "tsv"), lookups or {})
+    keep = keep if plan.on_error == "quarantine" else None
+    has_header = source.name in ("csv", "tsv")
+    context = StageContext(options.page_bytes, options.max_expansion, has_header, lookups or {}, keep)
     decoders: list[Stage | Operator] = [
         Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode
     ]
@@ -268,7 +276,7 @@ def build(
     if not plan.needs_rows:
         stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
         page_bytes = options.page_bytes
-        return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, None, PassedOver())
+        return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, PassedOver())
 
     before, between, after = _around_rows(plan.steps, source, target)
     source_page_bytes = options.page_bytes
@@ -278,7 +286,7 @@ def build(
             options, page_bytes=options.page_bytes // 2, query=options.query.of_pages(options.page_bytes // 2)
         )
         context = replace(context, page_bytes=options.page_bytes)
-    tolerance = Tolerance(plan.on_error, plan.max_errors, keep if plan.on_error == "quarantine" else None)
+    tolerance = Tolerance(plan.on_error, plan.max_errors, keep)
     passed_over = PassedOver()
     read_options = ReadOptions(
         options.page_bytes,
@@ -311,7 +319,6 @@ def build(
         source_page_bytes=source_page_bytes,
         outside_bytes=options.whole_bytes if read_file is not None else 0,
         read_file=(lambda input: read_file(input, read_options)) if read_file is not None else None,
-        tolerance=tolerance,
         rows_in=len(head) - 1,
         rows_out=len(head) + len(rows),
         passed_over=passed_over,

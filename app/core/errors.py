@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     "bad_encoding": "Text is not valid UTF-8",
     "bad_json": "A line is not one JSON object",
     "unexpected_field": "A field was not in the first page",
+    "late_row": "A row came after its windows were given",
     "record_too_long": "A record is longer than MAX_LINE",
     "too_many_rejects": "More rejected rows than max_errors allows",
     "truncated_input": "The input ends too early",

@@ -193,11 +193,10 @@ class Workshop:
 
 def account_of(built: Built, spooled_bytes: Callable[[], int] = lambda: 0) -> Account:
     """How a run's rows are counted."""
-    tolerance = built.tolerance
     return Account(
         rows_in=built.rows_in,
         rows_out=built.rows_out,
-        rejected=dict if tolerance is None else lambda: tolerance.rejected,
+        rejected=lambda: built.rejected,
         spooled_bytes=lambda: spooled_bytes() + built.spilled_bytes,
         passed_over=lambda: built.passed_over.rows,
     )

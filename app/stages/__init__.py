@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from app.core.errors import Refusal, known
 from app.core.interfaces import Operator, Stage
+from app.core.page import Reject
 from app.framing.compression import STEP_CODECS, Compress, Decompress
 from app.stages.case import Case
 from app.stages.enrich import WORDS as ENRICH_WORDS
@@ -24,6 +25,9 @@ from app.stages.replace import parse as parse_replace
 from app.stages.sample import Sample, parse_share
 from app.stages.sql import check
 from app.stages.sql_text import AGGREGATE_WORDS
+from app.stages.window import Window
+from app.stages.window_text import WORDS as WINDOW_WORDS
+from app.stages.window_text import parse as parse_windows
 
 Takes = Literal["text", "lines", "records", "rows", "pack", "unpack"]
 """What a step works on: ``text`` any text or bytes, ``lines`` whole lines, ``records`` rows or lines, ``rows`` only
@@ -33,12 +37,13 @@ rows; ``pack`` and ``unpack`` turn a payload into a compressed one and back."""
 @dataclass(frozen=True, slots=True)
 class StageContext:
     """What a stage may need beside its argument. ``keep_header``: the first line is a header and is not a record;
-    ``lookups``: the lookup tables that the pipeline names."""
+    ``lookups``: the lookup tables that the pipeline names; ``keep`` takes quarantined rejects."""
 
     page_bytes: int
     max_expansion: float
     keep_header: bool
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
+    keep: Callable[[Sequence[Reject]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,15 @@ STEPS: dict[str, Step] = {
             partial(check, "aggregate"),
             None,
             partial(join_phrase, words=AGGREGATE_WORDS),
+        ),
+        Step(
+            "window",
+            "rows",
+            "sum(x) as sx every 10s on ts [slide 5s] [late 2s] [by a]",
+            "tumbling or sliding windows of event time, given as the watermark passes",
+            parse_windows,
+            lambda argument, c: Window(parse_windows(argument), page_bytes=c.page_bytes, keep=c.keep),
+            partial(join_phrase, words=WINDOW_WORDS),
         ),
         Step("distinct", "rows", "[columns]", "the first row of each key", partial(check, "distinct"), None),
         Step("sql", "rows", "SELECT … FROM input", "the general case", partial(check, "sql"), None),

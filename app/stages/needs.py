@@ -13,6 +13,8 @@ from app.stages.sql_clause import Clause
 from app.stages.sql_functions import LAMBDAS
 from app.stages.sql_parser import Node, literal
 from app.stages.sql_text import SQL_STEPS, parse
+from app.stages.window_text import Windows
+from app.stages.window_text import parse as parse_windows
 
 _COMPARISONS: Mapping[str, tuple[Comparison, Comparison]] = {
     "COMPARE_EQUAL": ("=", "="),
@@ -39,6 +41,8 @@ def needs(steps: Sequence[tuple[str, str]]) -> Needs:
             seen.conditions_end = True
         elif name in SQL_STEPS:
             seen.take(parse(name, argument))
+        elif name == "window":
+            seen.group(parse_windows(argument))
         elif name == "enrich":
             seen.look_up(parse_enrichment(argument))
         else:
@@ -91,6 +95,14 @@ class _Seen:
         if not self.columns_end:
             self.paths.update((folded(left),) for left, _ in asked.on if folded(left) not in self.given_names)
             self.given_names.update(map(folded, asked.add or ()))
+
+    def group(self, asked: Windows) -> None:
+        """Nothing but its columns goes on."""
+        self.conditions_end = True
+        if not self.columns_end:
+            used = [asked.on, *asked.by, *(one.column for one in asked.aggregates if one.column is not None)]
+            self.paths.update((folded(name),) for name in used if folded(name) not in self.given_names)
+            self.is_bounded = self.columns_end = True
 
     def _add_paths(self, expressions: Sequence[Node]) -> None:
         """The columns in ``expressions``, unless a select has bounded them before; each may use the names of those

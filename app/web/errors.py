@@ -52,6 +52,7 @@ STATUS: dict[str, int] = {
             "bad_encoding",
             "bad_json",
             "unexpected_field",
+            "late_row",
             "record_too_long",
             "too_many_rejects",
             "truncated_input",

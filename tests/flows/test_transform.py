@@ -269,6 +269,35 @@ def test_rows_are_grouped(server: Server) -> None:
     refused(post(server, "from=csv&aggregate=count(*) as n by nope&to=json", body.encode()), 400, "bad_sql")
 
 
+def test_a_window_comes_while_the_upload_goes_on(server: Server) -> None:
+    step = "window=sum(n)+as+n+every+10s+on+ts+by+k"
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    connection.putrequest("POST", f"/v1/transform?from=csv&{step}&to=ndjson")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    lines = [f"2025-11-25 {n // 3600:02}:{n // 60 % 60:02}:{n % 60:02},{n % 3},{n % 97}\n" for n in range(86_400)]
+    half = ("ts,k,n\n" + "".join(lines[:80_000])).encode()
+    connection.send(b"%x\r\n%b\r\n" % (len(half), half))
+    reply = connection.response_class(connection.sock, method="POST")
+    reply.begin()
+    first = json.loads(reply.readline())
+    assert first == {
+        "window_start": "2025-11-25T00:00:00",
+        "window_end": "2025-11-25T00:00:10",
+        "k": 0,
+        "n": sum(n % 97 for n in range(0, 10, 3)),
+    }
+    rest = ("".join(lines[80_000:]) + lines[7]).encode()
+    connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+    windows = [first, *map(json.loads, reply.read().splitlines())]
+    assert len(windows) == 3 * 8640
+    assert sum(window["n"] for window in windows) == sum(n % 97 for n in range(86_400))
+    connection.close()
+    run = next(run for run in server.runs() if "window" in run["pipeline"])
+    assert run["rows_rejected"] == 1
+    assert (run["rows_in"], run["rows_out"]) == (86_401, 3 * 8640)
+
+
 def test_what_a_group_by_remembers_goes_to_disk_and_the_verdict_says_so(spool: Path) -> None:
     with serving(spool, memory_budget="256MiB", query_memory="48MiB") as server:
         body = "key,value\n" + "".join(f"{n * 7919 % 2_000_003},{n}\n" for n in range(2_000_000))
