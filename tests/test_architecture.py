@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"core"},
     "plan": {"core", "framing", "stages"},
     "runs": {"core", "pipeline", "stores"},
-    "orders": {"core", "pipeline", "plan", "runs", "sources", "sinks", "stores"},
+    "orders": {"core", "framing", "stages", "pipeline", "plan", "runs", "sources", "sinks", "stores"},
     "metrics": {"core"},
     "observer": {"metrics", "runs"},
     "web": {"core", "orders", "pipeline", "plan", "runs", "sources", "sinks", "stores"},
