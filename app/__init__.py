@@ -37,6 +37,7 @@ web        routes, negotiation, responses, errors; ``protocol``    all above but
 settings   the environment, read once                              core
 allocator  the C allocator's options                               nothing
 main       composition root                                        all
+user_steps the steps that are installed beside Weir                all
 server     one process that serves                                 all
 workers    several of them on one port, watched and replaced       all
 run_once   one pipeline over a file or an object, without a server all

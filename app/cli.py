@@ -21,11 +21,13 @@ from app.plan import STEPS, WORDS, Plan, plan_of_query, plan_of_text
 from app.run_once import run_once
 from app.server import Place, serve_on
 from app.settings import Settings
+from app.user_steps import install_user_steps
 from app.workers import BACKLOG, listeners, supervise, work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status is 0 only if all went well, 2 for wrong usage."""
+    install_user_steps()
     asked = _parser().parse_args(arguments)
     try:
         status: int = asked.command(asked)
@@ -148,7 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     for step in STEPS.values():
         nargs = 0 if step.argument is None else None
         running.add_argument(
-            f"--{step.name}", action=_Word, const=step.name, nargs=nargs, metavar="ARG", help=f"step: {step.does}"
+            f"--{step.name.replace('_', '-')}",
+            action=_Word,
+            const=step.name,
+            nargs=nargs,
+            metavar="ARG",
+            help=f"step: {step.does}",
         )
     _add_settings(running, _OF_RUN)
     running.set_defaults(command=run, words=None)

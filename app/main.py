@@ -39,6 +39,7 @@ from app.stores.objects import TransientReason
 from app.stores.retried import Patience
 from app.stores.s3 import S3Client, S3Options
 from app.stores.spool import Spool
+from app.user_steps import install_user_steps
 from app.web.errors import problem, problem_of_status
 from app.web.lookup_routes import lookup_routes
 from app.web.protocol import FileSender, Limits, PagePool, Wire, fastest_way
@@ -104,6 +105,7 @@ def part_room_bytes(settings: Settings) -> int:
 def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     """The ASGI application, whose runs' ids begin with ``run_prefix``. It takes its place in the spool at once, and gives
     it back when its lifespan ends."""
+    install_user_steps()
     spool = Spool(
         settings.spool_dir,
         limit_bytes=settings.spool_limit,

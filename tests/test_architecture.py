@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"core"},
     "allocator": set(),
 }
-EVERYBODY = {"main", "cli", "run_once", "server", "workers"}
+EVERYBODY = {"main", "user_steps", "cli", "run_once", "server", "workers"}
 NO_ASYNCIO = ("framing", "stages")
 DEPENDENCIES = {
     "aiofiles", "backports.zstd", "boto3", "brotli", "duckdb", "fastapi", "httptools", "httpx", "isal", "lz4", "orjson",

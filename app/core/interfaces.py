@@ -98,6 +98,15 @@ class Operator(Protocol):
 
 
 @runtime_checkable
+class Interruptible(Protocol):
+    """An operator that can be told, from another thread, that its run is over."""
+
+    def interrupt(self) -> None:
+        """Let whoever is in ``run`` come out of it soon, by whatever exception; also before it began, or after."""
+        ...
+
+
+@runtime_checkable
 class Modest(Protocol):
     """An operator that can do with less memory, though slower: what it has no room for goes to disk."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.core.channel import Channel, Edge, EndOfChannel
-from app.core.interfaces import Operator, Stage
+from app.core.interfaces import Interruptible, Operator, Stage
 from app.core.page import Page
 from app.core.segment import Segment
 from app.pipeline.bridge import Bridge
@@ -102,6 +102,8 @@ class Lane:
                 await asyncio.wrap_future(forward(future))
             finally:
                 bridge.stop()
+                if isinstance(operator, Interruptible) and not future.done():
+                    operator.interrupt()
                 await settle((future,))
 
     async def take(self) -> list[Page] | None:

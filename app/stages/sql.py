@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -97,6 +98,8 @@ class Query:
         self.grows = max(1.0, self._growth.row) + self._growth.work
         self.holds = _INSTANCE_BYTES + 4 * max(2, self._threads) * self._page_bytes
         self.spilled_bytes = 0
+        self._guard = threading.Lock()
+        self._running: duckdb.DuckDBPyConnection | None = None
         self._whole_bytes = options.whole_bytes if self._is_whole else 0
         if self._is_whole:
             self.holds += self._whole_bytes + _BESIDE_LIMIT_BYTES
@@ -108,13 +111,23 @@ class Query:
             self._whole_bytes -= spared
             self.holds -= spared
 
+    def interrupt(self) -> None:
+        """See ``Interruptible``. A thread that waits for its input is woken by that."""
+        with self._guard:
+            if self._running is not None:
+                self._running.interrupt()
+
     def run(self, pages: Iterator[Page]) -> Iterator[Page]:
         """The output for the whole stream. What ``pages`` raises comes out as it is."""
         feed = _Feed(pages, self._page_bytes)
         connection = self._connect()
+        with self._guard:
+            self._running = connection
         try:
             yield from self._results(connection, feed)
         finally:
+            with self._guard:
+                self._running = None
             connection.close()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
