@@ -148,15 +148,9 @@ def _parser() -> argparse.ArgumentParser:
         if word not in ("pipeline", "deliver", "sink"):
             running.add_argument(f"--{word.replace('_', '-')}", action=_Word, const=word, metavar=word.upper())
     for step in STEPS.values():
-        nargs = 0 if step.argument is None else None
-        running.add_argument(
-            f"--{step.name.replace('_', '-')}",
-            action=_Word,
-            const=step.name,
-            nargs=nargs,
-            metavar="ARG",
-            help=f"step: {step.does}",
-        )
+        nargs = 0 if step.argument is None else "?" if step.argument.startswith("[") else None
+        flag, does = f"--{step.name.replace('_', '-')}", f"step: {step.does}"
+        running.add_argument(flag, action=_Word, const=step.name, nargs=nargs, metavar="ARG", help=does)
     _add_settings(running, _OF_RUN)
     running.set_defaults(command=run, words=None)
 
