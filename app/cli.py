@@ -120,7 +120,8 @@ class _Word(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         words = list(getattr(namespace, "words", None) or [])
-        words.append((self.const, values if isinstance(values, str) else ""))
+        # Where an argument may be left out and is, argparse gives the constant itself.
+        words.append((self.const, values if isinstance(values, str) and values is not self.const else ""))
         namespace.words = words
 
 

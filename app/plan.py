@@ -13,10 +13,12 @@ from app.core.errors import Refusal, known
 from app.core.interfaces import KeepsLength, Operator, RandomAccess, Stage
 from app.core.page import Page, Reject
 from app.framing import (
+    COMPRESSIONS,
     FORMATS,
     READABLE,
     Format,
     ReadOptions,
+    WriteOptions,
     find_format,
     format_of_file_name,
     format_of_media_type,
@@ -24,6 +26,8 @@ from app.framing import (
 )
 from app.framing.codecs import CODEC_ALIASES
 from app.framing.compression import CONTENT_CODINGS, Compress, Decompress
+from app.framing.csv_dialect import PLAIN, CsvDialect, parse_dialect
+from app.framing.csv_dialect import WORDS as CSV_WORDS
 from app.framing.lines import reader as line_reader
 from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
@@ -63,7 +67,10 @@ __all__ = [
 
 OnError = Literal["fail", "skip", "quarantine"]
 ON_ERROR = ("fail", "skip", "quarantine")
-WORDS = ("from", "to", "pipeline", "types", "on_error", "max_errors", "deliver", "sink", "overwrite")
+WORDS = (
+    *("from", "to", "pipeline", "types", *CSV_WORDS, "compression"),
+    *("on_error", "max_errors", "deliver", "sink", "overwrite"),
+)
 """What may stand beside steps, in a URL as in a document."""
 
 
@@ -83,6 +90,8 @@ class Plan:
     source: Format | None = None
     target: Format | None = None
     types: Mapping[str, Any] = field(default_factory=dict)
+    csv: CsvDialect = PLAIN
+    compression: str | None = None
     on_error: OnError = "fail"
     max_errors: int | float | None = None
     whole: bool = False
@@ -105,8 +114,8 @@ class Plan:
 
     @property
     def judges_rows(self) -> bool:
-        """It says what the rows' types are, or what becomes of bad ones: then they have to be looked at."""
-        return bool(self.types) or self.on_error != "fail" or self.max_errors is not None
+        """It says how rows are written, what their types are, or what becomes of bad ones: so they have to be looked at."""
+        return bool(self.types) or self.csv != PLAIN or self.on_error != "fail" or self.max_errors is not None
 
     @property
     def lookups(self) -> list[Enrichment]:
@@ -262,7 +271,7 @@ def build(
         hint = "; send an object a line, as ndjson" if source.name == "json" else ""
         raise Refusal("unknown_format", f"{source.name} can only be written{hint}; readable are {known(READABLE)}")
     keep = keep if plan.on_error == "quarantine" else None
-    has_header = source.name in ("csv", "tsv")
+    has_header = source.name in ("csv", "tsv") and plan.csv.header
     context = StageContext(options.page_bytes, options.max_expansion, has_header, lookups or {}, keep)
     decoders: list[Stage | Operator] = [
         Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode
@@ -271,8 +280,12 @@ def build(
     packed = next((p.argument for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     last_pack = next((p.step.takes for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     media_type = _MEDIA_TYPE_OF_CODEC[packed] if packed and last_pack == "pack" else target.media_types[0]
+    if plan.csv != PLAIN and source.name not in ("csv", "tsv"):
+        raise Refusal("bad_pipeline", f"{known(CSV_WORDS)} are about csv and tsv, and the input is {source.name}")
     if plan.judges_rows and source.kind != "rows":
         raise Refusal("bad_pipeline", f"types, on_error and max_errors are about rows, and {source.name} has none")
+    if plan.compression is not None and target.name != "parquet":
+        raise Refusal("bad_pipeline", f"compression is about parquet, and the result is {target.name}: use compress=")
     if not plan.needs_rows:
         stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
         page_bytes = options.page_bytes
@@ -293,6 +306,7 @@ def build(
         options.max_line_bytes,
         options.whole_bytes,
         plan.types,
+        plan.csv,
         needs=needs([(planned.step.name, planned.argument) for planned in between]),
         passed_over=passed_over,
     )
@@ -309,7 +323,8 @@ def build(
     reader: list[Stage | Operator] = [*source.read(read_options)] if source.read is not None else []
     head = [*intake, *reader, tolerance]
     rows = _row_stages(between, options, context)
-    writer: list[Stage | Operator] = [*cast("Callable[[int], list[Stage]]", target.write)(options.page_bytes)]
+    assert target.write is not None
+    writer: list[Stage | Operator] = [*target.write(WriteOptions(options.page_bytes, plan.compression or "snappy"))]
     tail = _plain_stages(after, target, options, context) + encoders
     return Built(
         stages=(*head, *rows, *writer, *tail),
@@ -413,6 +428,8 @@ def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
     on_error = words.get("on_error", "fail")
     if on_error not in ON_ERROR:
         raise Refusal("bad_argument", f"on_error={on_error[:80]!r} is not one of {known(ON_ERROR)}")
+    if words.get("compression", "none") not in COMPRESSIONS:
+        raise Refusal("bad_argument", f"compression={words['compression'][:80]!r} is not one of {known(COMPRESSIONS)}")
     if words.get("deliver", "stream") not in ("stream", "whole"):
         raise Refusal("bad_argument", f"deliver={words['deliver'][:80]!r} is not one of stream, whole")
     if words.get("overwrite", "true") not in ("true", "false"):
@@ -424,6 +441,8 @@ def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
         source=source,
         target=target,
         types=parse_types(words["types"]) if words.get("types") else {},
+        csv=parse_dialect({word: words[word] for word in CSV_WORDS if word in words}),
+        compression=words.get("compression"),
         on_error=cast("OnError", on_error),
         max_errors=_max_errors(words["max_errors"]) if "max_errors" in words else None,
         whole=words.get("deliver") == "whole",

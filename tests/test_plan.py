@@ -159,3 +159,14 @@ def test_a_phrase_may_be_an_object() -> None:
     assert plan_of_document(document).describe() == "from=csv&aggregate=count(*) as n by shop, item"
     with pytest.raises(Refusal, match="aggregate: its argument is a text, or an object with select and perhaps by"):
         plan_of_document({"steps": [{"aggregate": {"by": "a"}}]})
+
+
+def test_csv_words_and_compression_are_for_their_formats() -> None:
+    assert built("from=csv&delimiter=;&to=csv").rows_in is not None  # it is written anew
+    assert built("from=csv&to=parquet&compression=zstd").target.name == "parquet"
+    with pytest.raises(Refusal, match="are about csv and tsv, and the input is ndjson"):
+        built("from=ndjson&header=false&to=csv")
+    with pytest.raises(Refusal, match="compression is about parquet"):
+        built("from=csv&to=csv&compression=zstd")
+    with pytest.raises(Refusal, match="not one of snappy, zstd"):
+        built("from=csv&to=parquet&compression=rar")

@@ -6,7 +6,7 @@ Everything in this room is sans-IO: plain functions from pages to pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import app.framing.arrow as arrow
@@ -19,22 +19,36 @@ import app.framing.parquet_pages as parquet_pages
 from app.core.errors import Refusal, known
 from app.core.interfaces import RandomAccess, Stage
 from app.core.page import Page
+from app.framing.csv_dialect import PLAIN, CsvDialect
 from app.framing.needs import ALL, Needs, PassedOver
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose
-    type the user has set. ``whole_bytes``: what may be held of a piece that cannot be cut (an Arrow message, the
-    columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest unread, and tells
-    ``passed_over`` how many rows that are."""
+    """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose type the
+    user has set. ``csv``: how CSV and TSV are written. ``whole_bytes``: what may be held of a piece that cannot be cut (an
+    Arrow message, the columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest
+    unread, and tells ``passed_over`` how many rows that are."""
 
     page_bytes: int
     max_line_bytes: int
     whole_bytes: int
     types: Mapping[str, Any]
+    csv: CsvDialect = PLAIN
     needs: Needs = ALL
     passed_over: PassedOver = field(default_factory=PassedOver)
+
+
+COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "none")
+"""Of Parquet files."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """``page_bytes``: the size of pages to aim at; ``compression``: of a Parquet file's pages."""
+
+    page_bytes: int
+    compression: str = "snappy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +65,12 @@ class Format:
     kind: Literal["bytes", "lines", "rows"]
     text: bool
     read: Callable[[ReadOptions], list[Stage]] | None
-    write: Callable[[int], list[Stage]] | None
+    write: Callable[[WriteOptions], list[Stage]] | None
     read_file: Callable[[RandomAccess, ReadOptions], Iterator[Page]] | None = None
+
+
+def _delimited(dialect: CsvDialect, delimiter: bytes) -> CsvDialect:
+    return replace(dialect, delimiter=dialect.delimiter or delimiter)
 
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
@@ -79,7 +97,7 @@ FORMATS: dict[str, Format] = {
             "rows",
             True,
             lambda o: csv.reader(
-                delimiter=b",",
+                dialect=_delimited(o.csv, b","),
                 page_bytes=o.page_bytes,
                 max_line_bytes=o.max_line_bytes,
                 types=o.types,
@@ -94,7 +112,7 @@ FORMATS: dict[str, Format] = {
             "rows",
             True,
             lambda o: csv.reader(
-                delimiter=b"\t",
+                dialect=_delimited(o.csv, b"\t"),
                 page_bytes=o.page_bytes,
                 max_line_bytes=o.max_line_bytes,
                 types=o.types,
@@ -128,7 +146,9 @@ FORMATS: dict[str, Format] = {
             "rows",
             False,
             None,
-            lambda page_bytes: parquet.writer(page_bytes=page_bytes, row_group_bytes=ROW_GROUP_BYTES),
+            lambda o: parquet.writer(
+                page_bytes=o.page_bytes, row_group_bytes=ROW_GROUP_BYTES, compression=o.compression
+            ),
             lambda input, o: parquet_pages.batches(
                 input, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes, needs=o.needs, passed_over=o.passed_over
             ),

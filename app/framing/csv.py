@@ -1,6 +1,7 @@
 """CSV (RFC 4180) to pages of rows and back, for any delimiter of one byte.
 
-Read: the first record is the header; duplicate names get ``_1``, ``_2``, and empty ones become ``column0``, ...
+Read: the first record is the header, unless the dialect says that there is none; duplicate names get ``_1``, ``_2``, and
+empty ones become ``column0``, ...
 An empty field is null and ``""`` is an empty text. Blank lines are ignored, except in a table of one column, where each
 is a null: there it is the only way to write one. Types are set by the first page; by its look, whole numbers of more
 than 18 digits become decimals rather than lose digits, and numbers with leading zeros stay text.
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from app.core.interfaces import Stage
 from app.framing.blocks import TableCut
+from app.framing.csv_dialect import CsvDialect
 from app.framing.csv_parse import CsvParse
 from app.framing.csv_table import CsvTable
 from app.framing.csv_write import CsvWrite
@@ -27,7 +29,7 @@ from app.framing.slices import Slices
 
 def reader(
     *,
-    delimiter: bytes,
+    dialect: CsvDialect,
     page_bytes: int,
     max_line_bytes: int,
     types: Mapping[str, pa.DataType],
@@ -39,7 +41,7 @@ def reader(
     ``record_too_long``, ``page_too_large`` (too many columns), ``bad_argument`` (``types`` of a column that is not
     there), and for the header ``bad_encoding`` and ``corrupt_input``. Of columns that nobody needs no value is looked at.
     """
-    table = CsvTable(delimiter, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, needs=needs)
+    table = CsvTable(dialect, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, needs=needs)
     return [TableCut("csv-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), CsvParse(table)]
 
 

@@ -14,6 +14,7 @@ from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES, text_of
 from app.framing.blocks import Block, Opening, shorter, too_long
+from app.framing.csv_dialect import PLAIN, CsvDialect
 from app.framing.csv_kernel import CsvKernel, kernel
 from app.framing.ends import Ends
 from app.framing.needs import ALL, Needs, needed_fields
@@ -36,20 +37,20 @@ class CsvTable:
 
     def __init__(
         self,
-        delimiter: bytes,
+        dialect: CsvDialect,
         *,
         page_bytes: int,
         max_line_bytes: int,
         types: Mapping[str, pa.DataType],
         needs: Needs = ALL,
     ) -> None:
-        self.quoting = Quoting(delimiter)
+        self.quoting = Quoting(dialect.delimiter, dialect.quote)
+        self._dialect = dialect
         self.index = self.quoting.index
         self.schema = pa.schema([])
         self.names: list[str] = []
         self.kernel: CsvKernel | None = None
         self._needs = needs
-        self._delimiter = delimiter.decode()
         self._page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
         self._types = types
@@ -75,19 +76,28 @@ class CsvTable:
                 raise too_long(line + newlines, byte + header_bytes, self._max_line_bytes)
             return None
         self.names = self._names(prefix[:header_bytes], line, byte)
+        if not self._dialect.header:
+            # The first record is one like all others; what was looked for behind it begins with it.
+            self.names = [f"column{index}" for index in range(len(self.names))]
+            header_bytes = newlines = 0
         sample = self._sample(prefix, ends, header_bytes, end, len(self.names))
         schema = settle(self._infer(sample, self.names), self._types)
         self.schema = pa.schema([schema.field(index) for index in needed_fields(self._needs, schema) or (0,)])
-        self.kernel = kernel(
+        self.kernel = self._kernel()
+        bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
+        return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
+
+    def _kernel(self) -> CsvKernel | None:
+        if self._dialect.nulls != PLAIN.nulls:
+            return None
+        return kernel(
             self.schema,
             self.names,
-            delimiter=self._delimiter.encode(),
-            quote=b'"',
+            delimiter=self._dialect.delimiter,
+            quote=self._dialect.quote,
             # Beside the rows, as much as pyarrow takes at the most: see CsvParse.grows.
             most_bytes=4 * self._page_bytes,
         )
-        bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
-        return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
 
     def unfinished(self, block: Block) -> Reject | None:
         """The reject of a last record in which a quote is never closed."""
@@ -127,16 +137,11 @@ class CsvTable:
                 read_options=pa_csv.ReadOptions(
                     use_threads=False, block_size=len(data) + 1, column_names=names, skip_rows=skip
                 ),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=self._delimiter,
-                    newlines_in_values=True,
-                    ignore_empty_lines=len(names) > 1,
-                    invalid_row_handler=on_ragged,
-                ),
+                parse_options=self._parse_options(ignore_empty_lines=len(names) > 1, invalid_row_handler=on_ragged),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=None if len(group) == len(names) else group,
                     column_types=None if types is None else {name: types.field(name).type for name in group},
-                    null_values=[""],
+                    null_values=list(self._dialect.nulls),
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
                 ),
@@ -144,6 +149,10 @@ class CsvTable:
             found += table.schema
             columns += [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(found))
+
+    def _parse_options(self, **options: Any) -> pa_csv.ParseOptions:
+        delimiter, quote = self._dialect.delimiter.decode(), self._dialect.quote.decode()
+        return pa_csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=True, **options)
 
     def _names(self, header: bytes, line: int, byte: int) -> list[str]:
         if self.quoting.has_stray_return(header):
@@ -159,7 +168,7 @@ class CsvTable:
             names = pa_csv.read_csv(
                 pa.py_buffer(text),
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(text) + 1),
-                parse_options=pa_csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+                parse_options=self._parse_options(),
             ).column_names
         except UnicodeDecodeError:
             raise Refusal(

@@ -13,36 +13,37 @@ import pyarrow.compute as pc
 
 from app.framing.ends import Ends, LineEnds, known_ends
 
-_QUOTE, _NEWLINE, _RETURN = b'"'[0], b"\n"[0], b"\r"[0]
+_NEWLINE, _RETURN = b"\n"[0], b"\r"[0]
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
 _LINE = re.compile(rb"[^\n]*+\n|[^\n]++")
 
 
 class Quoting:
-    """The rules for one ``delimiter`` (one byte)."""
+    """The rules for one ``delimiter`` and one ``quote`` (a byte each)."""
 
-    def __init__(self, delimiter: bytes) -> None:
-        d = re.escape(delimiter)
-        quoted = rb'"(?:[^"]++|"")*+"'
+    def __init__(self, delimiter: bytes, quote: bytes = b'"') -> None:
+        d, q = re.escape(delimiter), re.escape(quote)
+        quoted = q + rb"(?:[^" + q + rb"]++|" + q + q + rb")*+" + q
         # A quote that follows neither a delimiter nor a newline does not start a field. One at the very start does.
         # Atomic groups and not possessive repeats: these match too much before Python 3.11.5. And bounded, because a
         # repeat that may be backtracked takes memory for each turn until its group is left.
-        inside = rb'(?>(?:[^"\n]++|(?<=[^' + d + rb'\n])"|' + quoted + rb"){0,500})"
-        self._delimiter = delimiter[0]
-        self._opens = pa.array([delimiter[0], _NEWLINE, _QUOTE], pa.uint8())
-        self._closes = pa.array([delimiter[0], _NEWLINE, _RETURN, _QUOTE], pa.uint8())
+        inside = rb"(?>(?:[^" + q + rb"\n]++|(?<=[^" + d + rb"\n])" + q + rb"|" + quoted + rb"){0,500})"
+        self._delimiter, self._quote = delimiter[0], quote[0]
+        self._mark = quote
+        self._opens = pa.array([delimiter[0], _NEWLINE, quote[0]], pa.uint8())
+        self._closes = pa.array([delimiter[0], _NEWLINE, _RETURN, quote[0]], pa.uint8())
         self._inside = re.compile(inside)
         self._short_records = re.compile(rb"(?>(?:" + inside + rb"\n){0,500})")
         self._quoted = re.compile(rb"(?:\A|(?<=[" + d + rb"\n]))" + quoted)
 
     def index(self, buffer: bytes) -> Ends:
         """The ``Index`` (see blocks) of CSV: exact, and the cheapest of the ways that are."""
-        if (known := known_ends(buffer, self._delimiter, _QUOTE)) is not None:
+        if (known := known_ends(buffer, self._delimiter, self._quote)) is not None:
             return known
-        if b'"' not in buffer:
+        if self._mark not in buffer:
             return LineEnds(buffer)
         if self._alternate(buffer):
-            return _EvenEnds(buffer)
+            return _EvenEnds(buffer, self._mark)
         return _ExactEnds(buffer, self)
 
     def first_end(self, buffer: bytes) -> int:
@@ -57,7 +58,7 @@ class Quoting:
 
     def records(self, block: bytes | memoryview) -> list[tuple[int, int]]:
         """The start and end of each record of ``block``, blank lines included."""
-        if b'"' not in bytes(block):
+        if self._mark not in bytes(block):
             return [match.span() for match in _LINE.finditer(block)]
         spans: list[tuple[int, int]] = []
         start = 0
@@ -104,11 +105,11 @@ class Quoting:
         if count <= 0:
             return True
         array = pa.Array.from_buffers(pa.uint8(), len(buffer), [None, pa.py_buffer(buffer)])
-        is_quote = pc.equal(array.slice(1, count), pa.scalar(_QUOTE, pa.uint8()))
+        is_quote = pc.equal(array.slice(1, count), pa.scalar(self._quote, pa.uint8()))
         before = pc.filter(array.slice(0, count), is_quote)
         behind = pc.filter(array.slice(2, count), is_quote)
         # Bits 0101... or 1010...: the first byte of the buffer may be the first quote.
-        bits = b"\xaa" if buffer[0] == _QUOTE else b"\x55"
+        bits = b"\xaa" if buffer[0] == self._quote else b"\x55"
         opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
         legal = pc.if_else(opening, pc.is_in(before, value_set=self._opens), pc.is_in(behind, value_set=self._closes))
         return bool(legal.false_count == 0)
@@ -117,16 +118,20 @@ class Quoting:
 class _EvenEnds(LineEnds):
     """A newline ends a record if the number of quotes before it is even."""
 
+    def __init__(self, buffer: bytes, quote: bytes) -> None:
+        super().__init__(buffer)
+        self._quote = quote
+
     def __call__(self, start: int, stop: int) -> int:
         """See ``Ends``."""
         buffer = self._buffer
         newline = buffer.rfind(b"\n", start, stop)
-        quotes = buffer.count(b'"', start, max(start, newline))
+        quotes = buffer.count(self._quote, start, max(start, newline))
         while quotes % 2:
             earlier = buffer.rfind(b"\n", start, newline)
             if earlier < 0:
                 return start
-            quotes -= buffer.count(b'"', earlier, newline)
+            quotes -= buffer.count(self._quote, earlier, newline)
             newline = earlier
         return newline + 1 if newline >= 0 else start
 

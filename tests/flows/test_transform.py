@@ -250,6 +250,18 @@ def test_broken_and_bombing_encodings(server: Server) -> None:
     assert server.memory_kib() - before < 64 * 1024
 
 
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "gzip", "lz4", "none"])
+def test_parquet_is_compressed_as_asked(server: Server, compression: str) -> None:
+    body = b"id;name\n" + b"".join(b"%d;'name %d'\n" % (n, n) for n in range(20_000))
+    answer = post(server, f"from=csv&delimiter=;&quote='&to=parquet&compression={compression}", body)
+    file = pq.ParquetFile(io.BytesIO(answer.content))
+    found = file.metadata.row_group(0).column(1).compression
+    assert found == {"none": "UNCOMPRESSED"}.get(compression, compression.upper())
+    with duckdb.connect() as connection:
+        connection.register("t", file.read())
+        assert connection.sql("SELECT count(*), min(name), max(id) FROM t").fetchall() == [(20_000, "name 0", 19_999)]
+
+
 def test_rows_are_grouped(server: Server) -> None:
     body = "shop,item,qty\n" + "".join(f"s{n % 7},i{n % 3},{n}\n" for n in range(50_000))
     query = "from=csv&where=qty>=0&aggregate=count(*) as n, sum(qty) as qty by item&to="
