@@ -134,6 +134,14 @@ class Brisk(Protocol):
 
 
 @runtime_checkable
+class Resizes(Protocol):
+    """A stage whose pages are of another size than the flow's, from here on until another one says so."""
+
+    gives_bytes: int
+    """The largest page it gives."""
+
+
+@runtime_checkable
 class KeepsLength(Protocol):
     """A stage that gives as many bytes as it takes, so that the length of a result is known before it is made."""
 

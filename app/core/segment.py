@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.interfaces import Brisk, Operator, Stage
+from app.core.interfaces import Brisk, Operator, Resizes, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +75,16 @@ def worst_case_bytes(
 ) -> int:
     """The most bytes a run can hold: every edge full, a page in every hand, and all that stages keep back.
 
-    ``page_bytes`` is the largest page on any edge; on the first one, where it is another, ``source_page_bytes``, and then
-    the first segment cuts all pages down. ``lanes`` is how many pages a ``Parallel`` segment has in work, and
-    ``outside_bytes`` what source and sink hold by themselves. The hands: the source's (a page, and the two that it
-    reads ahead or the pieces it is joined from), each segment's (the page that waits to enter; the pages in work with
-    all that exists because of them), and the sink's (the first page may wait for the second). A ``Quick`` segment is in
-    the hand before it.
+    ``page_bytes`` is the largest page on any edge, but for those behind a stage that ``Resizes``, and the first one,
+    where ``source_page_bytes`` may be larger: then the first segment cuts all pages down. ``lanes`` is how many pages a
+    ``Parallel`` segment has in work, and ``outside_bytes`` what source and sink hold by themselves. The hands: the
+    source's (a page, and the two that it reads ahead or the pieces it is joined from), each segment's (the page that
+    waits to enter; the pages in work with all that exists because of them), and the sink's (the first page may wait for
+    the second). A ``Quick`` segment is in the hand before it.
     """
-    source_page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
-    edge = max(high_water_bytes, page_bytes)
-    edges = sum(not isinstance(segment, Quick) for segment in segments)
-    total = outside_bytes + 3 * source_page + max(edge, source_page) + edges * edge + 2 * page_bytes
+    page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
+    total = outside_bytes + 3 * page + max(high_water_bytes, page)
     for index, segment in enumerate(segments):
-        page = page_bytes if index else source_page
         parts: tuple[Stage | Operator, ...] = (segment.operator,) if isinstance(segment, Pulled) else segment.stages
         grown = sum(part.grows for part in parts)
         total += sum(part.holds for part in parts)
@@ -96,6 +93,11 @@ def worst_case_bytes(
         else:
             pages = lanes if isinstance(segment, Parallel) else 1
             total += page + int(pages * (1.0 + grown) * page)
+        given = [part.gives_bytes for part in parts if isinstance(part, Resizes)]
+        page = given[-1] if given else page if index else page_bytes
+        if not isinstance(segment, Quick):
+            total += max(high_water_bytes, page)
+    total += 2 * page
     return total
 
 

@@ -73,9 +73,8 @@ def _delimited(dialect: CsvDialect, delimiter: bytes) -> CsvDialect:
     return replace(dialect, delimiter=dialect.delimiter or delimiter)
 
 
-ROW_GROUP_BYTES = 16 * 1024 * 1024
-"""Arrow bytes of one Parquet row group. Larger ones compress and scan better, and are held whole while they are
-collected and encoded."""
+_ROW_GROUP_PAGES = 16
+"""Arrow data of one Parquet row group. Larger ones compress and scan better, and are held whole while they are collected."""
 
 FORMATS: dict[str, Format] = {
     format.name: format
@@ -147,7 +146,7 @@ FORMATS: dict[str, Format] = {
             False,
             None,
             lambda o: parquet.writer(
-                page_bytes=o.page_bytes, row_group_bytes=ROW_GROUP_BYTES, compression=o.compression
+                page_bytes=o.page_bytes, row_group_bytes=_ROW_GROUP_PAGES * o.page_bytes, compression=o.compression
             ),
             lambda input, o: parquet_pages.batches(
                 input, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes, needs=o.needs, passed_over=o.passed_over

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -14,113 +13,142 @@ from app.core.errors import Refusal
 from app.core.interfaces import Stage
 from app.core.page import Page
 from app.framing.footer import Footer
+from app.framing.parquet_encode import Columns, Encoded, ParquetEncode
 from app.framing.parquet_pages import batches
 from app.framing.parts import Parts
 
-__all__ = ["ParquetWriter", "batches", "writer"]
+__all__ = ["batches", "writer"]
 
 _MAGIC = b"PAR1"
 _ROW_GROUP_ROWS = 1024 * 1024
-_STRETCH_GROUPS = 64
-"""Row groups to a stretch (see ``Footer``). More, and the writer's heap grows: 14 KB each with 16 columns."""
+_COLUMN_PAGES = 2
+"""Columns of a row group are encoded together up to so many pages, and a row group ends where one of them has as many."""
 _SAMPLE_ROWS, _SAMPLE_BYTES = 20_000, 256 * 1024
-"""Of each column, to see whether its values repeat. The table of those seen takes several times their bytes."""
-_ENCODER_BYTES = 8 * 1024 * 1024
-"""Pages and dictionaries of the one column that is being encoded, and the heap of a stretch; 6 MiB were measured."""
+"""Of each column, to see whether its values repeat."""
+_SAMPLED_BYTES = 6 * 1024 * 1024
+"""What a table of values that were seen takes."""
+_FOOTER_BYTES = 4 * 1024 * 1024
+"""Set aside for the footer: a tenth of a KiB for each column of each row group, 50 GB of a table with 16 columns."""
 
 
 def writer(*, page_bytes: int, row_group_bytes: int, compression: str = "snappy") -> list[Stage]:
-    """Table pages to the bytes of a Parquet file; see ``ParquetWriter``."""
-    return [ParquetWriter(page_bytes=page_bytes, row_group_bytes=row_group_bytes, compression=compression)]
+    """Table pages to the bytes of a Parquet file.
 
-
-class ParquetWriter:
-    """Collects pages until they make up a row group, encodes it, and gives its bytes; the footer comes at the end.
-
-    A row group has about ``row_group_bytes`` of Arrow data (or 1,048,576 rows). The first page's schema is the file's;
-    a table without rows becomes a file without row groups. Bytes come in pages of at most ``page_bytes``.
-    ``not_acceptable`` for a table without columns, and for a column of a type that Parquet does not have.
+    A row group has about ``row_group_bytes`` of Arrow data, 1,048,576 rows, or two pages of one column. The first page's
+    schema is the file's; a table without rows becomes a file without row groups. Bytes come in pages of at most
+    ``page_bytes``. ``not_acceptable`` for a table without columns, and for a column of a type that Parquet does not have.
     """
+    return [
+        ParquetRows(page_bytes=page_bytes, row_group_bytes=row_group_bytes),
+        ParquetEncode(compression),
+        ParquetJoin(page_bytes=page_bytes),
+    ]
 
-    name = "parquet-writer"
+
+class ParquetRows:
+    """Collects pages until they make up a row group, and gives it as pages of ``Columns``; first the schema as one."""
+
+    name = "parquet-rows"
     stateless = False
     grows = 0.0  # a page is only kept: that is in ``holds``
 
-    def __init__(self, *, page_bytes: int, row_group_bytes: int, compression: str) -> None:
+    def __init__(self, *, page_bytes: int, row_group_bytes: int) -> None:
         self._row_group_bytes = row_group_bytes
-        self._compression = compression
-        # The rows, and beside them what they are encoded to: as much, where nothing repeats. One page more of each.
-        self.holds = 2 * (row_group_bytes + 2 * page_bytes) + _ENCODER_BYTES
+        # One page more, of twice ``page_bytes``; and once, what is counted of a sample of a column.
+        self.holds = row_group_bytes + 2 * page_bytes + _SAMPLED_BYTES
+        self._most_bytes = _COLUMN_PAGES * page_bytes
+        self.gives_bytes = self._most_bytes + 2 * page_bytes
         self._schema: pa.Schema | None = None
-        self._dictionary_columns: list[str] | None = None
-        self._writer: pq.ParquetWriter | None = None
-        self._file = _File()
-        self._footer = Footer()
-        self._stretch_byte = 0
-        self._stretch_groups = 0
-        self._out = Parts(page_bytes)
+        self._dictionaries: dict[str, tuple[str, ...]] | None = None
+        self._statistics: set[str] = set()
         self._batches: list[pa.RecordBatch] = []
-        self._bytes = 0
+        self._column_bytes: list[int] = []
         self._rows = 0
 
     def feed(self, page: Page) -> Iterator[Page]:
-        """Nothing, or the bytes of a row group."""
+        """Nothing, or the columns of a row group."""
         if self._schema is None:
             _check_schema(page.payload.schema)
             self._schema = page.payload.schema
+            self._column_bytes = [0] * len(self._schema)
+            self._statistics = set(_statistics_columns(self._schema))
+            yield self._page(Columns(self._schema.empty_table(), (), (), True), first=True)
         if page.rows:
             self._batches.append(page.payload)
-            self._bytes += page.nbytes
+            self._column_bytes = [
+                nbytes + column.nbytes for nbytes, column in zip(self._column_bytes, page.payload.columns, strict=True)
+            ]
             self._rows += page.rows
-        if self._bytes >= self._row_group_bytes or self._rows >= _ROW_GROUP_ROWS:
-            self._write_row_group()
-            yield from self._drain()
+        full = sum(self._column_bytes) >= self._row_group_bytes or max(self._column_bytes) >= self._most_bytes
+        if full or self._rows >= _ROW_GROUP_ROWS:
+            yield from self._row_group()
 
     def flush(self) -> Iterator[Page]:
-        """The last row group, and the footer."""
-        if self._schema is None:
-            return
-        if self._rows or self._writer is None:
-            self._write_row_group()
-        self._end_stretch()
-        if self._stretch_byte:
-            metadata = self._footer.joined()
-            self._file.write(metadata + len(metadata).to_bytes(4, "little") + _MAGIC)
-        yield from self._drain()
+        """The last row group."""
+        if self._rows:
+            yield from self._row_group()
 
-    def _write_row_group(self) -> None:
+    def _row_group(self) -> Iterator[Page]:
         table = pa.Table.from_batches(self._batches, self._schema)
-        self._batches, self._bytes, self._rows = [], 0, 0
-        if self._dictionary_columns is None:
-            self._dictionary_columns = _dictionary_columns(table)
-        if self._stretch_groups == _STRETCH_GROUPS:
-            self._end_stretch()
-            self._stretch_byte, self._stretch_groups = self._file.written_bytes, 0
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._file,
-                self._schema,
-                compression=self._compression,
-                use_dictionary=self._dictionary_columns,
-                write_statistics=_statistics_columns(table.schema),
+        sizes = self._column_bytes
+        self._batches, self._column_bytes, self._rows = [], [0] * len(sizes), 0
+        if self._dictionaries is None:
+            self._dictionaries = _dictionary_columns(table)
+        start = 0
+        while start < len(sizes):
+            end, nbytes = start + 1, sizes[start]
+            while end < len(sizes) and nbytes + sizes[end] <= self._most_bytes:
+                nbytes += sizes[end]
+                end += 1
+            names = table.schema.names[start:end]
+            columns = Columns(
+                table=table.select(list(range(start, end))),
+                dictionaries=tuple(path for name in names for path in self._dictionaries[name]),
+                statistics=tuple(name for name in names if name in self._statistics),
+                is_last=end == len(sizes),
             )
-        if table.num_rows:
-            self._writer.write_table(table, row_group_size=table.num_rows)
-            self._stretch_groups += 1
+            yield self._page(columns, nbytes=nbytes)
+            start = end
 
-    def _end_stretch(self) -> None:
-        assert self._writer is not None
-        parts = len(self._file.parts)
-        self._writer.close()
-        self._writer = None
-        end = b"".join(list(self._file.parts)[parts:])
-        nbytes = int.from_bytes(end[-8:-4], "little")
-        self._footer.add(end[-8 - nbytes : -8], begins_at=self._stretch_byte)
+    def _page(self, columns: Columns, *, nbytes: int = 1, first: bool = False) -> Page:
+        return Page(columns, max(1, nbytes), columns.table.num_rows, first=first)
 
-    def _drain(self) -> Iterator[Page]:
-        while self._file.parts:
-            yield from self._out.add(self._file.parts.popleft())
-        yield from self._out.drain()
+
+class ParquetJoin:
+    """Pages of ``Encoded`` to the bytes of the file; the footer comes at the end."""
+
+    name = "parquet-join"
+    stateless = False
+    grows = 1.0
+
+    def __init__(self, *, page_bytes: int) -> None:
+        self.holds = 2 * page_bytes + _FOOTER_BYTES
+        self.gives_bytes = page_bytes
+        self._footer: Footer | None = None
+        self._out = Parts(page_bytes)
+        self._group: list[tuple[bytes, int]] = []
+
+    def feed(self, page: Page) -> Iterator[Page]:
+        """The bytes of some columns, behind those before them."""
+        encoded: Encoded = page.payload
+        if self._footer is None:
+            self._footer = Footer(encoded.footer)
+            yield from self._out.add(_MAGIC)
+            return
+        self._group.append((encoded.footer, self._out.total_bytes - encoded.began_at))
+        for start in range(0, len(encoded.body), self._out.page_bytes):
+            yield from self._out.add(bytes(encoded.body[start : start + self._out.page_bytes]))
+        if encoded.is_last:
+            self._footer.add(self._group, encoded.rows)
+            self._group = []
+            yield from self._out.drain()
+
+    def flush(self) -> Iterator[Page]:
+        """The footer."""
+        if self._footer is not None:
+            footer = self._footer.joined()
+            yield from self._out.add(footer + len(footer).to_bytes(4, "little") + _MAGIC)
+            yield from self._out.drain()
 
 
 def _check_schema(schema: pa.Schema) -> None:
@@ -145,8 +173,9 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return [leaves.column(i).path for i in range(len(leaves))]
 
 
-def _dictionary_columns(table: pa.Table) -> list[str]:
-    """The columns worth a dictionary, by the first rows: a fifth of the values, at most, are distinct.
+def _dictionary_columns(table: pa.Table) -> dict[str, tuple[str, ...]]:
+    """For each column, those of its leaves that are worth a dictionary, by the first rows: a fifth of the values, at most,
+    are distinct.
 
     Where they are not, building one costs a third of the encoding time, and it is thrown away in the end.
     """
@@ -165,7 +194,7 @@ def _dictionary_columns(table: pa.Table) -> list[str]:
             return True
         return 5 * distinct <= int(rows)
 
-    return [name for name in _leaves(table.schema) if repeats(name)]
+    return {field.name: tuple(path for path in _leaves(pa.schema([field])) if repeats(path)) for field in table.schema}
 
 
 def _statistics_columns(schema: pa.Schema) -> list[str]:
@@ -178,24 +207,3 @@ def _is_text(type_: pa.DataType) -> bool:
         return _is_text(type_.value_type)
     texts = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
     return any(type_ == text for text in texts)
-
-
-class _File:
-    """A file, for Arrow, whose parts are taken away as they come."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.parts: deque[bytes] = deque()
-        self.written_bytes = 0
-
-    def write(self, data: bytes) -> int:
-        self.parts.append(data)
-        self.written_bytes += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True

@@ -77,14 +77,20 @@ def test_the_writer_keeps_the_contract_of_a_stage() -> None:
     assert outcome.content[:4] == outcome.content[-4:] == b"PAR1"
 
 
-def test_bytes_come_out_while_rows_come_in() -> None:
+def test_bytes_come_out_while_rows_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.framing.parquet._COLUMN_PAGES", 100)
     table = pa.table({"n": range(50_000)})
-    (stage,) = writer(page_bytes=10_000, row_group_bytes=100_000)
-    fed = [list(stage.feed(page)) for page in pages_of_table(table, 5000)]
+    rows, encode, join = writer(page_bytes=10_000, row_group_bytes=100_000)
+
+    def feed(page: Page) -> list[Page]:
+        return [out for some in rows.feed(page) for made in encode.feed(some) for out in join.feed(made)]
+
+    fed = [feed(page) for page in pages_of_table(table, 5000)]
     assert [bool(pages) for pages in fed] == [False, False, True, False, False, True, False, False, True, False]
     assert fed[2][0].first
     assert max(page.nbytes for pages in fed for page in pages) <= 10_000
-    blob = b"".join(page.payload for pages in [*fed, list(stage.flush())] for page in pages)
+    last = [out for some in rows.flush() for made in encode.feed(some) for out in join.feed(made)]
+    blob = b"".join(page.payload for pages in [*fed, last, list(join.flush())] for page in pages)
     metadata = pq.ParquetFile(pa.BufferReader(blob)).metadata
     assert [metadata.row_group(i).num_rows for i in range(4)] == [15_000, 15_000, 15_000, 5000]
 
@@ -95,11 +101,12 @@ def test_many_rows_without_bytes_do_not_make_one_row_group(monkeypatch: pytest.M
     assert pq.ParquetFile(pa.BufferReader(blob)).metadata.num_row_groups == 3
 
 
+@pytest.mark.parametrize("column_pages", [0, 0.05, 100])
 @pytest.mark.parametrize("groups", [1, 14, 15, 16, 40])
-def test_a_file_of_several_stretches_is_one_file_to_every_engine(
-    groups: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_columns_that_were_encoded_apart_are_one_file_to_every_engine(
+    groups: int, column_pages: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("app.framing.parquet._STRETCH_GROUPS", 4)
+    monkeypatch.setattr("app.framing.parquet._COLUMN_PAGES", column_pages)
     table = pa.table(
         {
             "n": range(groups * 10),
@@ -107,9 +114,9 @@ def test_a_file_of_several_stretches_is_one_file_to_every_engine(
             "list": [[i, {"a": i}["a"]] for i in range(groups * 10)],
         }
     )
-    path = tmp_path / "stretches.parquet"
+    path = tmp_path / "joined.parquet"
     path.write_bytes(written(pages_of_table(table, 10), row_group_bytes=1))
-    assert path.read_bytes().count(b"PAR1") == 2 * -(-groups // 4) + (groups > 4)
+    assert path.read_bytes().count(b"PAR1") == 2
     metadata = pq.ParquetFile(path).metadata
     assert (metadata.num_row_groups, metadata.num_rows) == (groups, groups * 10)
     assert pq.read_table(path).equals(table)
@@ -129,21 +136,37 @@ def test_a_file_of_several_stretches_is_one_file_to_every_engine(
 
 
 def test_offsets_move_and_zero_stays_zero_when_footers_are_joined() -> None:
-    sink = io.BytesIO()
-    pq.write_table(TABLE, sink, use_dictionary=False)
-    data = sink.getvalue()
-    nbytes = int.from_bytes(data[-8:-4], "little")
-    footer = Footer()
-    footer.add(data[-8 - nbytes : -8], begins_at=0)
-    footer.add(data[-8 - nbytes : -8], begins_at=len(data))
+    def file_of(table: pa.Table) -> tuple[bytes, bytes]:
+        sink = io.BytesIO()
+        pq.write_table(table, sink, use_dictionary=False)
+        data = sink.getvalue()
+        nbytes = int.from_bytes(data[-8:-4], "little")
+        return data, data[-8 - nbytes : -8]
+
+    def empty_footer() -> bytes:
+        sink = io.BytesIO()
+        pq.ParquetWriter(sink, TABLE.schema, use_dictionary=False).close()
+        data = sink.getvalue()
+        return data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
+
+    nothing = empty_footer()
+    one, first_half = file_of(TABLE.select([0, 1, 2]))
+    two, second_half = file_of(TABLE.select([3, 4, 5]))
+    footer = Footer(nothing)
+    footer.add([(first_half, 0), (second_half, len(one))], 5)
+    footer.add([(first_half, 0), (second_half, len(one))], 5)
     joined = footer.joined()
-    both = data + data + joined + len(joined).to_bytes(4, "little") + b"PAR1"
+    both = one + two + joined + len(joined).to_bytes(4, "little") + b"PAR1"
     metadata = pq.ParquetFile(pa.BufferReader(both)).metadata
-    first, second = (metadata.row_group(i).column(0) for i in range(2))
-    assert second.data_page_offset == first.data_page_offset + len(data)
-    assert second.dictionary_page_offset is None
-    assert second.file_offset == first.file_offset == 0
-    assert pq.read_table(pa.BufferReader(both)).num_rows == 2 * TABLE.num_rows
+    alone = pq.ParquetFile(pa.BufferReader(two)).metadata.row_group(0).column(0)
+    moved = metadata.row_group(1).column(3)
+    assert moved.data_page_offset == alone.data_page_offset + len(one)
+    assert moved.dictionary_page_offset is None
+    assert metadata.row_group(0).column(0).file_offset == 0
+    assert metadata.row_group(0).total_byte_size == sum(
+        pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0).total_byte_size for data in (one, two)
+    )
+    assert pq.read_table(pa.BufferReader(both)).equals(pa.concat_tables([TABLE, TABLE]))
 
 
 def test_a_table_without_rows_is_a_valid_file_and_no_page_is_no_file() -> None:
@@ -174,7 +197,7 @@ def test_dictionaries_that_differ_from_page_to_page_are_written() -> None:
     ids=["no-columns", "type"],
 )
 def test_what_parquet_does_not_have_is_refused_on_the_first_page(table: pa.Table, column: str | None) -> None:
-    (stage,) = writer(page_bytes=4096, row_group_bytes=MIB)
+    stage = writer(page_bytes=4096, row_group_bytes=MIB)[0]
     batch = table.to_batches()[0] if table.num_columns else pa.RecordBatch.from_pylist([], schema=table.schema)
     with pytest.raises(Refusal) as caught:
         list(stage.feed(Page(batch, 1, rows=batch.num_rows, first=True)))
