@@ -39,6 +39,7 @@ from app.stages.needs import needs
 from app.stages.sql import Query, QueryOptions, is_whole
 from app.stages.tolerance import Tolerance
 from app.stages.window import Window
+from app.stages.window_sessions import SessionWindow
 
 __all__ = [
     "CODEC_ALIASES",
@@ -164,7 +165,7 @@ class Built:
     @property
     def rejected(self) -> Mapping[str, int]:
         """Rows that were left out, by code."""
-        counters = [stage.rejected for stage in self.stages if isinstance(stage, Tolerance | Window)]
+        counters = [stage.rejected for stage in self.stages if isinstance(stage, Tolerance | Window | SessionWindow)]
         return sum(counters, Counter())
 
     @property

@@ -26,6 +26,7 @@ from app.stages.sample import Sample, parse_share
 from app.stages.sql import check
 from app.stages.sql_text import AGGREGATE_WORDS
 from app.stages.window import Window
+from app.stages.window_sessions import SessionWindow
 from app.stages.window_text import WORDS as WINDOW_WORDS
 from app.stages.window_text import parse as parse_windows
 
@@ -79,6 +80,12 @@ def _replace(argument: str) -> Replace:
 def _enrich(argument: str, context: StageContext) -> Stage:
     asked = parse_enrichment(argument)
     return Enrich(asked, context.lookups[asked.table], page_bytes=context.page_bytes)
+
+
+def _window(argument: str, context: StageContext) -> Stage:
+    asked = parse_windows(argument)
+    kind = SessionWindow if asked.gap_s else Window
+    return kind(asked, page_bytes=context.page_bytes, keep=context.keep)
 
 
 STEPS: dict[str, Step] = {
@@ -143,10 +150,10 @@ STEPS: dict[str, Step] = {
         Step(
             "window",
             "rows",
-            "sum(x) as sx every 10s on ts [slide 5s] [late 2s] [by a]",
-            "tumbling or sliding windows of event time, given as the watermark passes",
+            "sum(x) as sx every 10s on ts [slide 5s] [late 2s] [by a], or … gap 30s on ts",
+            "tumbling, sliding or session windows of event time, given as the watermark passes",
             parse_windows,
-            lambda argument, c: Window(parse_windows(argument), page_bytes=c.page_bytes, keep=c.keep),
+            _window,
             partial(join_phrase, words=WINDOW_WORDS),
         ),
         Step("distinct", "rows", "[columns]", "the first row of each key", partial(check, "distinct"), None),

@@ -1,4 +1,7 @@
-"""Reads the argument of ``window``: ``sum(x) as sx, count(*) as n every 10s on ts [slide 5s] [late 2s] [by a, b]``."""
+"""Reads the argument of ``window``: ``sum(x) as sx, count(*) as n every 10s on ts [slide 5s] [late 2s] [by a, b]``.
+
+Or ``… gap 30s on ts [late 2s] [by a, b]``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from app.core.units import parse_seconds
 from app.stages.phrase import Part, split_phrase
 from app.stages.sql_parser import Node, before, character, parse_tree
 
-WORDS = ("select", "every", "on", "slide", "late", "by")
+WORDS = ("select", "every", "gap", "on", "slide", "late", "by")
 """The parts of the argument."""
 Function = Literal["count", "sum", "min", "max", "avg", "first", "last"]
 _ALIASES = {"count_star": "count", "mean": "avg"}
@@ -28,11 +31,13 @@ class Aggregate:
 @dataclass(frozen=True, slots=True)
 class Windows:
     """What is asked for. Times are in seconds. A window begins at each multiple of ``slide_s`` (counted from 1970-01-01
-    UTC) and is ``every_s`` long; the watermark is ``late_s`` behind the latest event."""
+    UTC) and is ``every_s`` long; or it is a session, and ends ``gap_s`` behind its last row, and then these are 0. The
+    watermark is ``late_s`` behind the latest event."""
 
     aggregates: tuple[Aggregate, ...]
     every_s: float
     slide_s: float
+    gap_s: float
     late_s: float
     on: str
     by: tuple[str, ...]
@@ -41,10 +46,16 @@ class Windows:
 def parse(argument: str) -> Windows:
     """Raises ``bad_argument`` or ``bad_sql`` with the position."""
     parts = split_phrase(argument, WORDS)
-    for word in ("every", "on"):
+    is_session = "gap" in parts
+    for word in ("gap" if is_session else "every", "on"):
         if word not in parts:
             raise Refusal("bad_argument", f"the word {word!r} is missing: sum(x) as sx every 10s on ts", position=0)
-    every_s = _seconds(parts["every"], "every")
+    for word in ("every", "slide") if is_session else ():
+        if word in parts:
+            detail = f"gap makes sessions, and {word} windows of one length: say one of them"
+            raise Refusal("bad_argument", detail, position=parts[word].position)
+    gap_s = _seconds(parts["gap"], "gap") if is_session else 0.0
+    every_s = 0.0 if is_session else _seconds(parts["every"], "every")
     slide_s = _seconds(parts["slide"], "slide") if "slide" in parts else every_s
     if slide_s > every_s:
         detail = "slide is longer than every: rows between two windows would be in none"
@@ -57,6 +68,7 @@ def parse(argument: str) -> Windows:
         aggregates=_aggregates(parts["select"]),
         every_s=every_s,
         slide_s=slide_s,
+        gap_s=gap_s,
         late_s=late_s,
         on=on[0],
         by=_columns(parts["by"]) if "by" in parts else (),
