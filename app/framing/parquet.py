@@ -22,7 +22,7 @@ __all__ = ["batches", "writer"]
 _MAGIC = b"PAR1"
 _ROW_GROUP_ROWS = 1024 * 1024
 _COLUMN_PAGES = 2
-"""Columns of a row group are encoded together up to so many pages, and a row group ends where one of them has as many."""
+"""Columns of a row group are encoded together up to so many pages, and a row group ends before one of them has more."""
 _SAMPLE_ROWS, _SAMPLE_BYTES = 20_000, 256 * 1024
 """Of each column, to see whether its values repeat."""
 _SAMPLED_BYTES = 6 * 1024 * 1024
@@ -57,7 +57,7 @@ class ParquetRows:
         # One page more, of twice ``page_bytes``; and once, what is counted of a sample of a column.
         self.holds = row_group_bytes + 2 * page_bytes + _SAMPLED_BYTES
         self._most_bytes = _COLUMN_PAGES * page_bytes
-        self.gives_bytes = self._most_bytes + 2 * page_bytes
+        self.gives_bytes = max(self._most_bytes, 2 * page_bytes)
         self._schema: pa.Schema | None = None
         self._dictionaries: dict[str, tuple[str, ...]] | None = None
         self._statistics: set[str] = set()
@@ -74,14 +74,16 @@ class ParquetRows:
             self._statistics = set(_statistics_columns(self._schema))
             yield self._page(Columns(self._schema.empty_table(), (), (), True), first=True)
         if page.rows:
+            added = [column.nbytes for column in page.payload.columns]
+            grown = [nbytes + more for nbytes, more in zip(self._column_bytes, added, strict=True)]
+            if self._rows and (max(grown) > self._most_bytes or self._rows + page.rows > _ROW_GROUP_ROWS):
+                yield from self._row_group()
+                grown = added
             self._batches.append(page.payload)
-            self._column_bytes = [
-                nbytes + column.nbytes for nbytes, column in zip(self._column_bytes, page.payload.columns, strict=True)
-            ]
+            self._column_bytes = grown
             self._rows += page.rows
-        full = sum(self._column_bytes) >= self._row_group_bytes or max(self._column_bytes) >= self._most_bytes
-        if full or self._rows >= _ROW_GROUP_ROWS:
-            yield from self._row_group()
+            if sum(grown) >= self._row_group_bytes:
+                yield from self._row_group()
 
     def flush(self) -> Iterator[Page]:
         """The last row group."""
