@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import yaml
@@ -24,13 +25,14 @@ from app.framing import (
     format_of_media_type,
     sniff,
 )
+from app.framing.charset import Transcode, find_charset
 from app.framing.codecs import CODEC_ALIASES
 from app.framing.compression import CONTENT_CODINGS, Compress, Decompress
-from app.framing.csv_dialect import PLAIN, CsvDialect, parse_dialect
-from app.framing.csv_dialect import WORDS as CSV_WORDS
+from app.framing.dialect import DIALECT_WORDS, READING_WORDS, check_reading, check_words_fit
 from app.framing.lines import reader as line_reader
 from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
+from app.framing.survey import first_pass_bytes, two_passes
 from app.stages import STEPS, StageContext, Step, find_step
 from app.stages.enrich import Enrichment
 from app.stages.enrich import parse as parse_enrichment
@@ -55,6 +57,7 @@ __all__ = [
     "Plan",
     "PlannedStep",
     "build",
+    "check_reading",
     "find_format",
     "format_of_file_name",
     "format_of_media_type",
@@ -69,7 +72,7 @@ __all__ = [
 OnError = Literal["fail", "skip", "quarantine"]
 ON_ERROR = ("fail", "skip", "quarantine")
 WORDS = (
-    *("from", "to", "pipeline", "types", *CSV_WORDS, "compression"),
+    *("from", "to", "pipeline", *READING_WORDS, "types", "compression"),
     *("on_error", "max_errors", "deliver", "sink", "overwrite"),
 )
 """What may stand beside steps, in a URL as in a document."""
@@ -85,13 +88,14 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pipeline as it was asked for, checked as far as that goes without data. Formats are None until known."""
+    """A pipeline as it was asked for, checked as far as that goes without data. Formats are None until known.
+    ``reading`` are those of ``READING_WORDS`` that were said."""
 
     steps: tuple[PlannedStep, ...] = ()
     source: Format | None = None
     target: Format | None = None
     types: Mapping[str, Any] = field(default_factory=dict)
-    csv: CsvDialect = PLAIN
+    reading: Mapping[str, str] = field(default_factory=dict)
     compression: str | None = None
     on_error: OnError = "fail"
     max_errors: int | float | None = None
@@ -114,9 +118,16 @@ class Plan:
         return any(planned.step.takes in on_rows for planned in self.steps)
 
     @property
+    def charset(self) -> str | None:
+        """What the input's text is in, where that is not UTF-8; see ``find_charset``."""
+        return find_charset(self.reading.get("encoding", ""))
+
+    @property
     def judges_rows(self) -> bool:
-        """It says how rows are written, what their types are, or what becomes of bad ones: so they have to be looked at."""
-        return bool(self.types) or self.csv != PLAIN or self.on_error != "fail" or self.max_errors is not None
+        """It says how rows are written, what their types are, or what becomes of bad ones: then they have to be looked
+        at."""
+        is_about_rows = any(word in self.reading for word in (*DIALECT_WORDS, "infer"))
+        return is_about_rows or bool(self.types) or self.on_error != "fail" or self.max_errors is not None
 
     @property
     def lookups(self) -> list[Enrichment]:
@@ -215,8 +226,10 @@ def items_of_document(document: object) -> list[tuple[str, str]]:
             continue
         if key not in WORDS:
             raise Refusal("unknown_parameter", f"{str(key)[:80]!r} is not one of {known(WORDS)}, steps")
-        if key == "overwrite" and isinstance(value, bool):
+        if key in ("overwrite", "header") and isinstance(value, bool):
             value = str(value).lower()
+        if key == "null" and isinstance(value, list):
+            value = ",".join(_scalar(key, spelling) for spelling in value)
         items.append((key, _types_text(value) if key == "types" else _scalar(key, value)))
     listed = document.get("steps", [])
     if not isinstance(listed, list):
@@ -228,13 +241,16 @@ def items_of_document(document: object) -> list[tuple[str, str]]:
 
 
 def with_pipeline(plan: Plan, stored: Plan) -> Plan:
-    """``plan``, which named a pipeline, with what is stored under that name; its own formats stand before."""
+    """``plan``, which named a pipeline, with what is stored under that name; its own formats, types and words about how
+    the input is written stand before."""
     if plan.steps:
         raise Refusal("bad_pipeline", "pipeline= names all the steps: give either it or steps, not both")
     return replace(
         stored,
         source=plan.source or stored.source,
         target=plan.target or stored.target,
+        types={**stored.types, **plan.types},
+        reading={**stored.reading, **plan.reading},
         whole=plan.whole or stored.whole,
         pipeline=plan.pipeline,
         sink=plan.sink or stored.sink,
@@ -271,24 +287,22 @@ def build(
     if not (source.read or source.read_file):
         hint = "; send an object a line, as ndjson" if source.name == "json" else ""
         raise Refusal("unknown_format", f"{source.name} can only be written{hint}; readable are {known(READABLE)}")
+    check_words_fit(plan.reading, source.name, source.words)
     keep = keep if plan.on_error == "quarantine" else None
-    has_header = source.name in ("csv", "tsv") and plan.csv.header
+    has_header = source.name in ("csv", "tsv") and plan.reading.get("header") != "false"
     context = StageContext(options.page_bytes, options.max_expansion, has_header, lookups or {}, keep)
-    decoders: list[Stage | Operator] = [
-        Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in decode
-    ]
     encoders: list[Stage | Operator] = [Compress(encode, page_bytes=options.page_bytes)] if encode else []
     packed = next((p.argument for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     last_pack = next((p.step.takes for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     media_type = _MEDIA_TYPE_OF_CODEC[packed] if packed and last_pack == "pack" else target.media_types[0]
-    if plan.csv != PLAIN and source.name not in ("csv", "tsv"):
-        raise Refusal("bad_pipeline", f"{known(CSV_WORDS)} are about csv and tsv, and the input is {source.name}")
     if plan.judges_rows and source.kind != "rows":
         raise Refusal("bad_pipeline", f"types, on_error and max_errors are about rows, and {source.name} has none")
     if plan.compression is not None and target.name != "parquet":
         raise Refusal("bad_pipeline", f"compression is about parquet, and the result is {target.name}: use compress=")
     if not plan.needs_rows:
-        stages = decoders + _plain_stages(plan.steps, source, options, context) + encoders
+        stages = (
+            _decoders(decode, options) + _plain_stages(plan.steps, source, options, context, plan.charset) + encoders
+        )
         page_bytes = options.page_bytes
         return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, PassedOver())
 
@@ -307,20 +321,31 @@ def build(
         options.max_line_bytes,
         options.whole_bytes,
         plan.types,
-        plan.csv,
         needs=needs([(planned.step.name, planned.argument) for planned in between]),
         passed_over=passed_over,
+        reading=plan.reading,
     )
     if source.kind != "rows" or target.kind != "rows":
         raise Refusal("bad_pipeline", f"{source.name} to {target.name} needs rows on both sides: {known(_ROWS)}")
-    intake = decoders + _plain_stages(before, source, options, context)
-    read_file = source.read_file
-    if read_file is not None and intake:
+    intake = _decoders(decode, options) + _plain_stages(before, source, options, context, plan.charset)
+    read_file: Callable[[RandomAccess], Iterator[Page]] | None = None
+    outside_bytes = 0
+    if source.read_file is not None and intake:
         raise Refusal(
             "unsupported_type",
             f"{source.name} is compressed inside and is read from its end: send it as it is, without"
             " Content-Encoding or steps on its bytes",
         )
+    if source.read_file is not None:
+        read_file = _reading(source.read_file, read_options)
+        outside_bytes = options.whole_bytes
+    if source.survey is not None and plan.reading.get("infer") == "full":
+        again = _decoders(decode, options) + _plain_stages(before, source, options, context, plan.charset)
+        *cut, survey = source.survey(read_options)
+        first_pass = cast("list[Stage]", [*again, *cut, survey])
+        read_options = replace(read_options, survey=survey)
+        read_file = partial(two_passes, first_pass=first_pass, page_bytes=options.page_bytes)
+        outside_bytes = first_pass_bytes(first_pass, 2 * options.page_bytes)
     reader: list[Stage | Operator] = [*source.read(read_options)] if source.read is not None else []
     head = [*intake, *reader, tolerance]
     rows = _row_stages(between, options, context)
@@ -333,8 +358,8 @@ def build(
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
         source_page_bytes=source_page_bytes,
-        outside_bytes=options.whole_bytes if read_file is not None else 0,
-        read_file=(lambda input: read_file(input, read_options)) if read_file is not None else None,
+        outside_bytes=outside_bytes,
+        read_file=read_file,
         rows_in=len(head) - 1,
         rows_out=len(head) + len(rows),
         passed_over=passed_over,
@@ -345,14 +370,34 @@ _MEDIA_TYPE_OF_CODEC = {"gzip": "application/gzip", "zstd": "application/zstd", 
 _ROWS = ("csv", "tsv", "ndjson", "json", "arrow", "parquet")
 
 
+def _reading(
+    read: Callable[[RandomAccess, ReadOptions], Iterator[Page]], options: ReadOptions
+) -> Callable[[RandomAccess], Iterator[Page]]:
+    return lambda input: read(input, options)
+
+
+def _decoders(codings: Sequence[str], options: BuildOptions) -> list[Stage | Operator]:
+    return [
+        Decompress(coding, page_bytes=options.page_bytes, max_expansion=options.max_expansion) for coding in codings
+    ]
+
+
 def _plain_stages(
-    steps: Iterable[PlannedStep], format: Format, options: BuildOptions, context: StageContext
+    steps: Sequence[PlannedStep],
+    format: Format,
+    options: BuildOptions,
+    context: StageContext,
+    charset: str | None = None,
 ) -> list[Stage | Operator]:
-    """Steps on bytes and lines, with the cutting into lines put where a step needs it."""
+    """Steps on bytes and lines, with the cutting into lines put where a step needs it. Text in a ``charset`` becomes
+    UTF-8 once it is unpacked."""
     stages: list[Stage | Operator] = []
     in_lines = False
     packed = False
-    for planned in steps:
+    unpacked_at = max((index + 1 for index, planned in enumerate(steps) if planned.step.takes == "unpack"), default=0)
+    for index, planned in enumerate(steps):
+        if index == unpacked_at and charset is not None:
+            stages.append(Transcode(charset, page_bytes=options.page_bytes))
         step = planned.step
         if step.takes in ("text", "lines", "records") and (packed or not format.text):
             what = "compressed data" if packed else format.name
@@ -366,6 +411,8 @@ def _plain_stages(
             in_lines = False
             packed = step.takes == "pack"
         stages.append(cast("Callable[[str, StageContext], Stage | Operator]", step.make)(planned.argument, context))
+    if len(steps) == unpacked_at and charset is not None:
+        stages.append(Transcode(charset, page_bytes=options.page_bytes))
     return stages
 
 
@@ -437,12 +484,14 @@ def _plan(words: Mapping[str, str], steps: Sequence[PlannedStep]) -> Plan:
         raise Refusal("bad_argument", f"overwrite={words['overwrite'][:80]!r} is not one of true, false")
     if words.get("sink") and words.get("deliver") == "whole":
         raise Refusal("bad_pipeline", "deliver=whole and sink= are two places for the result: say one of them")
+    reading = {word: words[word] for word in READING_WORDS if word in words}
+    check_reading(reading)
     return Plan(
         steps=tuple(steps),
         source=source,
         target=target,
         types=parse_types(words["types"]) if words.get("types") else {},
-        csv=parse_dialect({word: words[word] for word in CSV_WORDS if word in words}),
+        reading=reading,
         compression=words.get("compression"),
         on_error=cast("OnError", on_error),
         max_errors=_max_errors(words["max_errors"]) if "max_errors" in words else None,

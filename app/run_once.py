@@ -54,7 +54,7 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                 told = format_of_file_name(target) if target != "-" else None
                 plan = replace(plan, source=plan.source or format_of_file_name(source), target=plan.target or told)
                 if plan.source is None and plan.needs_rows:
-                    plan = replace(plan, source=sniff(await opened.peek()))
+                    plan = replace(plan, source=sniff(await opened.peek(), plan.charset))
                 plan = replace(plan, source=plan.source or FORMATS["bytes"])
                 plan = replace(plan, target=plan.target or plan.source)
                 budget = Budget(settings.memory_budget, max_flows=1, wait_s=0)

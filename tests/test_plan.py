@@ -164,7 +164,7 @@ def test_a_phrase_may_be_an_object() -> None:
 def test_csv_words_and_compression_are_for_their_formats() -> None:
     assert built("from=csv&delimiter=;&to=csv").rows_in is not None  # it is written anew
     assert built("from=csv&to=parquet&compression=zstd").target.name == "parquet"
-    with pytest.raises(Refusal, match="are about csv and tsv, and the input is ndjson"):
+    with pytest.raises(Refusal, match="header= does not apply to input in ndjson"):
         built("from=ndjson&header=false&to=csv")
     with pytest.raises(Refusal, match="compression is about parquet"):
         built("from=csv&to=csv&compression=zstd")

@@ -6,7 +6,7 @@ Everything in this room is sans-IO: plain functions from pages to pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import app.framing.arrow as arrow
@@ -19,24 +19,27 @@ import app.framing.parquet_pages as parquet_pages
 from app.core.errors import Refusal, known
 from app.core.interfaces import RandomAccess, Stage
 from app.core.page import Page
-from app.framing.csv_dialect import PLAIN, CsvDialect
+from app.framing.dialect import READING_WORDS, csv_dialect
 from app.framing.needs import ALL, Needs, PassedOver
+from app.framing.survey import Survey
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose type the
-    user has set. ``csv``: how CSV and TSV are written. ``whole_bytes``: what may be held of a piece that cannot be cut (an
-    Arrow message, the columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest
-    unread, and tells ``passed_over`` how many rows that are."""
+    """``page_bytes``: the size of pages to aim at. ``max_line_bytes``: the longest record. ``types``: columns whose
+    type the user has set. ``whole_bytes``: what may be held of a piece that cannot be cut (an Arrow message, the
+    columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest unread, and tells
+    ``passed_over`` how many rows that are. ``reading``: the user's ``READING_WORDS``. ``survey``: what a first pass has
+    found once the first page comes, where there is one."""
 
     page_bytes: int
     max_line_bytes: int
     whole_bytes: int
     types: Mapping[str, Any]
-    csv: CsvDialect = PLAIN
     needs: Needs = ALL
     passed_over: PassedOver = field(default_factory=PassedOver)
+    reading: Mapping[str, str] = field(default_factory=dict)
+    survey: Survey | None = None
 
 
 COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "none")
@@ -56,7 +59,8 @@ class Format:
     """One format. ``kind`` tells what its pages are; ``text`` that it can be changed as text without harm.
 
     ``read`` makes the stages from bytes to pages; where it is None but ``read_file`` is not, the format is read from
-    its end, and the input must be one of random access. ``write`` makes the stages from pages to bytes.
+    its end, and the input must be one of random access. ``write`` makes the stages from pages to bytes. ``survey`` makes
+    those of a first pass over the bytes, the ``Survey`` last. ``words`` are those of ``READING_WORDS`` that it takes.
     """
 
     name: str
@@ -67,10 +71,33 @@ class Format:
     read: Callable[[ReadOptions], list[Stage]] | None
     write: Callable[[WriteOptions], list[Stage]] | None
     read_file: Callable[[RandomAccess, ReadOptions], Iterator[Page]] | None = None
+    survey: Callable[[ReadOptions], tuple[Stage, Survey]] | None = None
+    words: tuple[str, ...] = ()
 
 
-def _delimited(dialect: CsvDialect, delimiter: bytes) -> CsvDialect:
-    return replace(dialect, delimiter=dialect.delimiter or delimiter)
+def _csv(name: str, media_types: tuple[str, ...], suffixes: tuple[str, ...], delimiter: bytes) -> Format:
+    return Format(
+        name,
+        media_types,
+        suffixes,
+        "rows",
+        True,
+        lambda o: csv.reader(
+            dialect=csv_dialect(o.reading, delimiter=delimiter),
+            page_bytes=o.page_bytes,
+            max_line_bytes=o.max_line_bytes,
+            types=o.types,
+            survey=o.survey,
+            needs=o.needs,
+        ),
+        lambda _: csv.writer(delimiter=delimiter),
+        survey=lambda o: csv.surveyor(
+            dialect=csv_dialect(o.reading, delimiter=delimiter),
+            page_bytes=o.page_bytes,
+            max_line_bytes=o.max_line_bytes,
+        ),
+        words=READING_WORDS,
+    )
 
 
 _ROW_GROUP_PAGES = 16
@@ -88,45 +115,22 @@ FORMATS: dict[str, Format] = {
             True,
             lambda o: lines.reader(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes),
             lambda _: [],
+            words=("encoding",),
         ),
-        Format(
-            "csv",
-            ("text/csv", "application/csv"),
-            (".csv",),
-            "rows",
-            True,
-            lambda o: csv.reader(
-                dialect=_delimited(o.csv, b","),
-                page_bytes=o.page_bytes,
-                max_line_bytes=o.max_line_bytes,
-                types=o.types,
-                needs=o.needs,
-            ),
-            lambda _: csv.writer(delimiter=b","),
-        ),
-        Format(
-            "tsv",
-            ("text/tab-separated-values",),
-            (".tsv", ".tab"),
-            "rows",
-            True,
-            lambda o: csv.reader(
-                dialect=_delimited(o.csv, b"\t"),
-                page_bytes=o.page_bytes,
-                max_line_bytes=o.max_line_bytes,
-                types=o.types,
-                needs=o.needs,
-            ),
-            lambda _: csv.writer(delimiter=b"\t"),
-        ),
+        _csv("csv", ("text/csv", "application/csv"), (".csv",), b","),
+        _csv("tsv", ("text/tab-separated-values",), (".tsv", ".tab"), b"\t"),
         Format(
             "ndjson",
             ("application/x-ndjson", "application/jsonl", "application/ndjson", "application/json-lines"),
             (".ndjson", ".jsonl"),
             "rows",
             True,
-            lambda o: ndjson.reader(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types),
+            lambda o: ndjson.reader(
+                page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types, survey=o.survey
+            ),
             lambda _: ndjson.writer(),
+            survey=lambda o: ndjson.surveyor(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes),
+            words=("encoding", "infer"),
         ),
         Format("json", ("application/json",), (".json",), "rows", True, None, lambda _: json.writer()),
         Format(
@@ -177,9 +181,11 @@ def format_of_file_name(file_name: str) -> Format | None:
     return next((format for format in FORMATS.values() if file_name.lower().endswith(format.suffixes)), None)
 
 
-def sniff(start: bytes) -> Format:
+def sniff(start: bytes, charset: str | None = None) -> Format:
     """The format that a file with rows begins like: Parquet and Arrow by their magic, JSON by its brace, else CSV, or
-    TSV if the first line has tabs and no comma."""
+    TSV if the first line has tabs and no comma. ``charset``: it is text in that, and not UTF-8."""
+    if charset is not None:
+        start = start.decode(charset, "replace").encode()
     if start[:4] == b"PAR1":
         return FORMATS["parquet"]
     if start[:6] == b"ARROW1" or start[:4] == b"\xff\xff\xff\xff":

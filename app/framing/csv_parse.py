@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from app.core.page import Page
 from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
 from app.framing.csv_table import CsvTable
+from app.framing.csv_types import overflows
 
 _BLAMED_COLUMN = re.compile(r"In CSV column #(\d+)")
-_INFINITE = r"^\s*[+-]?(?i:inf|infinity)\s*$"
 _NUMBER = r"[0-9.][0-9.eE+-]*"
 _POSSIBLE = (
     # No value outside of these is ever read as the type; most within are. They spare the parser a call for each row.
@@ -78,15 +78,14 @@ class CsvParse:
     def _overflows(self, batch: pa.RecordBatch, data: bytes | memoryview) -> bool:
         """Whether a number became infinite because it is out of range."""
         infinite = {
-            field.name: is_infinite
+            field.name: column
             for field, column in zip(batch.schema, batch.columns, strict=True)
-            if pa.types.is_floating(field.type) and (is_infinite := pc.is_inf(column)).true_count
+            if pa.types.is_floating(field.type) and pc.is_inf(column).true_count
         }
         if not infinite:
             return False
         texts = self._table.read(data, pa.schema([pa.field(name, pa.string()) for name in infinite]))
-        said = (pc.match_substring_regex(text, _INFINITE) for text in texts.columns)
-        return any(pc.and_not(mask, said).true_count for mask, said in zip(infinite.values(), said, strict=True))
+        return any(overflows(numbers, text) for numbers, text in zip(infinite.values(), texts.columns, strict=True))
 
     def _records(self, text: bytes) -> list[Record]:
         """The records, of which blank lines are none unless there is one column."""

@@ -7,25 +7,24 @@ from itertools import count
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES, text_of
 from app.framing.blocks import Block, Opening, shorter, too_long
-from app.framing.csv_dialect import PLAIN, CsvDialect
 from app.framing.csv_kernel import CsvKernel, kernel
+from app.framing.csv_types import evidence, inferred, put_together
+from app.framing.dialect import CsvDialect
 from app.framing.ends import Ends
 from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
 from app.framing.schema import check_width, row_bytes, settle
+from app.framing.survey import Survey
 
 _GROUP_COLUMNS = 256
 """Columns that are converted in one pass over a block: pyarrow takes 10 KiB for each while it does."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEADING_ZERO = r"^\s*[+-]?0[0-9xX]"
-_WHOLE = r"^\s*[+-]?[0-9]+\s*$"
 
 
 class CsvTable:
@@ -42,30 +41,33 @@ class CsvTable:
         page_bytes: int,
         max_line_bytes: int,
         types: Mapping[str, pa.DataType],
+        survey: Survey | None = None,
         needs: Needs = ALL,
     ) -> None:
         self.quoting = Quoting(dialect.delimiter, dialect.quote)
-        self._dialect = dialect
         self.index = self.quoting.index
         self.schema = pa.schema([])
         self.names: list[str] = []
         self.kernel: CsvKernel | None = None
         self._needs = needs
+        self._dialect = dialect
         self._page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
         self._types = types
+        self._survey = survey
 
     def open(self, prefix: bytes, line: int, byte: int, *, final: bool) -> Opening | None:
         """Take the header from ``prefix`` and settle the schema by the records behind it. See ``TextFormat``."""
-        header_bytes = self.quoting.first_end(prefix)
-        if header_bytes == 0 and final:
+        first_bytes = self.quoting.first_end(prefix)
+        if first_bytes == 0 and final:
             if self.quoting.unclosed(prefix) is not None:
-                raise Refusal("corrupt_input", "a quote in the header is never closed", line=line, byte=byte)
-            header_bytes = len(prefix)
-        if (header_bytes or len(prefix)) > self._max_line_bytes + 1:
+                raise Refusal("corrupt_input", "a quote in the first record is never closed", line=line, byte=byte)
+            first_bytes = len(prefix)
+        if (first_bytes or len(prefix)) > self._max_line_bytes + 1:
             raise too_long(line, byte, self._max_line_bytes)
-        if header_bytes == 0:
+        if first_bytes == 0:
             return None
+        header_bytes = first_bytes if self._dialect.header else 0
         ends = self.index(prefix)
         end = ends(header_bytes, len(prefix))
         newlines = prefix.count(b"\n", 0, header_bytes)
@@ -75,20 +77,21 @@ class CsvTable:
             if len(prefix) - header_bytes > self._max_line_bytes:
                 raise too_long(line + newlines, byte + header_bytes, self._max_line_bytes)
             return None
-        self.names = self._names(prefix[:header_bytes], line, byte)
-        if not self._dialect.header:
-            # The first record is one like all others; what was looked for behind it begins with it.
-            self.names = [f"column{index}" for index in range(len(self.names))]
-            header_bytes = newlines = 0
-        sample = self._sample(prefix, ends, header_bytes, end, len(self.names))
-        schema = settle(self._infer(sample, self.names), self._types)
+        names = self.names = self._names(prefix[:first_bytes], line, byte)
+        sample = self._sample(prefix, ends, header_bytes, end, len(names))
+        found = pa.schema([pa.field(name, pa.null()) for name in names])
+        if self._survey is not None:
+            found = self._survey.schema or found
+        elif sample:
+            found = inferred(self.read, sample, names)
+        schema = settle(found, self._types)
         self.schema = pa.schema([schema.field(index) for index in needed_fields(self._needs, schema) or (0,)])
         self.kernel = self._kernel()
         bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
         return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
 
     def _kernel(self) -> CsvKernel | None:
-        if self._dialect.nulls != PLAIN.nulls:
+        if self._dialect.nulls != ("",):
             return None
         return kernel(
             self.schema,
@@ -98,6 +101,18 @@ class CsvTable:
             # Beside the rows, as much as pyarrow takes at the most: see CsvParse.grows.
             most_bytes=4 * self._page_bytes,
         )
+
+    def evidence(self, block: bytes) -> pa.Schema:
+        """See ``Surveyed``."""
+        text = block.decode(errors="replace").encode()
+        if self.quoting.has_stray_return(text):
+            spans = self.quoting.records(text)
+            text = b"".join(text[i:j] for i, j in spans if not self.quoting.has_stray_return(text[i:j]))
+        return evidence(self.read, text, self.names)
+
+    def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:
+        """See ``Surveyed``."""
+        return put_together(first, second)
 
     def unfinished(self, block: Block) -> Reject | None:
         """The reject of a last record in which a quote is never closed."""
@@ -137,11 +152,11 @@ class CsvTable:
                 read_options=pa_csv.ReadOptions(
                     use_threads=False, block_size=len(data) + 1, column_names=names, skip_rows=skip
                 ),
-                parse_options=self._parse_options(ignore_empty_lines=len(names) > 1, invalid_row_handler=on_ragged),
+                parse_options=self._parse_options(ignore_empty_lines=len(names) > 1, on_ragged=on_ragged),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=None if len(group) == len(names) else group,
                     column_types=None if types is None else {name: types.field(name).type for name in group},
-                    null_values=list(self._dialect.nulls),
+                    null_values=self._dialect.nulls,
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=False,
                 ),
@@ -150,20 +165,28 @@ class CsvTable:
             columns += [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema(found))
 
-    def _parse_options(self, **options: Any) -> pa_csv.ParseOptions:
-        delimiter, quote = self._dialect.delimiter.decode(), self._dialect.quote.decode()
-        return pa_csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=True, **options)
+    def _parse_options(
+        self, *, ignore_empty_lines: bool = True, on_ragged: Callable[[Any], str] | None = None
+    ) -> pa_csv.ParseOptions:
+        return pa_csv.ParseOptions(
+            delimiter=self._dialect.delimiter.decode(),
+            quote_char=self._dialect.quote.decode() or False,
+            newlines_in_values=self._dialect.quote != b"",
+            ignore_empty_lines=ignore_empty_lines,
+            invalid_row_handler=on_ragged,
+        )
 
-    def _names(self, header: bytes, line: int, byte: int) -> list[str]:
-        if self.quoting.has_stray_return(header):
+    def _names(self, first: bytes, line: int, byte: int) -> list[str]:
+        what = "the header" if self._dialect.header else "the first record"
+        if self.quoting.has_stray_return(first):
             raise Refusal(
                 "corrupt_input",
-                f"line {line}, the header, has a carriage return that is not followed by a newline: lines must end"
+                f"line {line}, {what}, has a carriage return that is not followed by a newline: lines must end"
                 " in a newline, or in both",
                 line=line,
                 byte=byte,
             )
-        text = header if header.endswith(b"\n") else header + b"\n"
+        text = first if first.endswith(b"\n") else first + b"\n"
         try:
             names = pa_csv.read_csv(
                 pa.py_buffer(text),
@@ -171,11 +194,13 @@ class CsvTable:
                 parse_options=self._parse_options(),
             ).column_names
         except UnicodeDecodeError:
-            raise Refusal(
-                "bad_encoding", f"line {line}, the header, is not valid UTF-8", line=line, byte=byte
-            ) from None
+            if self._dialect.header:
+                raise Refusal(
+                    "bad_encoding", f"line {line}, the header, is not valid UTF-8", line=line, byte=byte
+                ) from None
+            return self._names(first.decode(errors="replace").encode(), line, byte)
         check_width(len(names), self._page_bytes)
-        return _unique(names)
+        return _unique(names if self._dialect.header else [""] * len(names))
 
     def _sample(self, prefix: bytes, ends: Ends, start: int, end: int, columns: int) -> bytes:
         """The first records: as many as take no more than two pages while their types are still to be found."""
@@ -186,25 +211,6 @@ class CsvTable:
             end = start + length
         # What is not UTF-8 is a matter for the parser of rows; here it would make text look like binary.
         return prefix[start:end].decode(errors="replace").encode()
-
-    def _infer(self, sample: bytes, names: Sequence[str]) -> pa.Schema:
-        if not sample:
-            return pa.schema([pa.field(name, pa.string()) for name in names])
-        schema = self.read(sample, None, names=names, on_ragged=_skip).schema
-        numbers = [field for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)]
-        text_schema = pa.schema([pa.field(field.name, pa.string()) for field in numbers])
-        texts = self.read(sample, text_schema, names=names, on_ragged=_skip).columns
-        for field, text in zip(numbers, texts, strict=True):
-            if pa.types.is_integer(field.type):
-                exact = pa.string() if _any(pc.match_substring_regex(text, _LEADING_ZERO)) else field.type
-            else:
-                exact = _of_digits(text) if _all(pc.match_substring_regex(text, _WHOLE)) else field.type
-            schema = schema.set(schema.get_field_index(field.name), pa.field(field.name, exact))
-        return schema
-
-
-def _skip(row: Any) -> str:
-    return "skip"
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -219,17 +225,3 @@ def _unique(names: Sequence[str]) -> list[str]:
         unique.add(free)
         result.append(free)
     return result
-
-
-def _of_digits(texts: pa.Array) -> pa.DataType:
-    """A type that keeps every digit of whole numbers that are too large for int64."""
-    digits = pc.max(pc.utf8_length(pc.utf8_trim(texts, " \t+-"))).as_py()
-    return pa.decimal128(38, 0) if digits is not None and digits <= 38 else pa.string()
-
-
-def _any(mask: pa.Array) -> bool:
-    return bool(pc.any(mask).as_py())
-
-
-def _all(mask: pa.Array) -> bool:
-    return bool(pc.all(mask).as_py())

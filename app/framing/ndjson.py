@@ -24,20 +24,30 @@ from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import NdjsonTable
 from app.framing.slices import Slices
+from app.framing.survey import Survey
 
 _ARRAY_HINT = "; cut a JSON array into its elements, one a line"
 _OBJECT_LINE = re.compile(rb"^[ \t]*\{.*\}[ \t\r]*$", re.MULTILINE)
 _FULL_LINE = re.compile(rb"^[ \t\r]*[^ \t\r\n].*$", re.MULTILINE)
 
 
-def reader(*, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType]) -> list[Stage]:
+def reader(
+    *, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType], survey: Survey | None = None
+) -> list[Stage]:
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
     Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``. Raises
-    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns), ``bad_json`` (nested too deeply).
+    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns), ``bad_json`` (nested too deeply). With a
+    ``survey``, which has ended before the first page comes, columns and types are those that it found.
     """
-    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types)
+    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey)
     return [TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), NdjsonParse(table)]
+
+
+def surveyor(*, page_bytes: int, max_line_bytes: int) -> tuple[Stage, Survey]:
+    """The stages of a first pass over byte pages: one that cuts, and one that looks at the types."""
+    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types={})
+    return TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), Survey(table)
 
 
 def writer() -> list[Stage]:

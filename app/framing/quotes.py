@@ -1,6 +1,7 @@
 """Where CSV records end: RFC 4180 quoting as pyarrow reads it, and newlines within quotes.
 
 A quote opens a quoted field only at the start of a field; within one, "" is a quote; any other quote stands for itself.
+Where nothing is quoted, records are lines.
 A carriage return ends no record here. To pyarrow it does, so outside of quotes one is only allowed before a newline.
 """
 
@@ -11,7 +12,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.framing.ends import Ends, LineEnds, known_ends
+from app.framing.ends import Ends, LineEnds, known_ends, line_ends
 
 _NEWLINE, _RETURN = b"\n"[0], b"\r"[0]
 _LONE_RETURN = re.compile(rb"\r(?!\n)")
@@ -19,17 +20,19 @@ _LINE = re.compile(rb"[^\n]*+\n|[^\n]++")
 
 
 class Quoting:
-    """The rules for one ``delimiter`` and one ``quote`` (a byte each)."""
+    """The rules for one ``delimiter`` and one ``quote``, of a byte each; without a ``quote`` nothing is quoted."""
 
     def __init__(self, delimiter: bytes, quote: bytes = b'"') -> None:
+        self._quote = quote
+        if not quote:
+            return
+        self._delimiter = delimiter[0]
         d, q = re.escape(delimiter), re.escape(quote)
         quoted = q + rb"(?:[^" + q + rb"]++|" + q + q + rb")*+" + q
         # A quote that follows neither a delimiter nor a newline does not start a field. One at the very start does.
         # Atomic groups and not possessive repeats: these match too much before Python 3.11.5. And bounded, because a
         # repeat that may be backtracked takes memory for each turn until its group is left.
         inside = rb"(?>(?:[^" + q + rb"\n]++|(?<=[^" + d + rb"\n])" + q + rb"|" + quoted + rb"){0,500})"
-        self._delimiter, self._quote = delimiter[0], quote[0]
-        self._mark = quote
         self._opens = pa.array([delimiter[0], _NEWLINE, quote[0]], pa.uint8())
         self._closes = pa.array([delimiter[0], _NEWLINE, _RETURN, quote[0]], pa.uint8())
         self._inside = re.compile(inside)
@@ -38,12 +41,14 @@ class Quoting:
 
     def index(self, buffer: bytes) -> Ends:
         """The ``Index`` (see blocks) of CSV: exact, and the cheapest of the ways that are."""
-        if (known := known_ends(buffer, self._delimiter, self._quote)) is not None:
+        if not self._quote:
+            return line_ends(buffer)
+        if (known := known_ends(buffer, self._delimiter, self._quote[0])) is not None:
             return known
-        if self._mark not in buffer:
+        if not self._quotes_in(buffer):
             return LineEnds(buffer)
         if self._alternate(buffer):
-            return _EvenEnds(buffer, self._mark)
+            return _EvenEnds(buffer, self._quote)
         return _ExactEnds(buffer, self)
 
     def first_end(self, buffer: bytes) -> int:
@@ -58,7 +63,7 @@ class Quoting:
 
     def records(self, block: bytes | memoryview) -> list[tuple[int, int]]:
         """The start and end of each record of ``block``, blank lines included."""
-        if self._mark not in bytes(block):
+        if not self._quotes_in(block):
             return [match.span() for match in _LINE.finditer(block)]
         spans: list[tuple[int, int]] = []
         start = 0
@@ -74,11 +79,19 @@ class Quoting:
         """Whether a carriage return outside of quotes is not followed by a newline."""
         if _LONE_RETURN.search(block) is None:
             return False
+        if not self._quotes_in(block):
+            return True
         return _LONE_RETURN.search(self._quoted.sub(b"", bytes(block))) is not None
+
+    def _quotes_in(self, block: bytes | memoryview) -> bool:
+        return self._quote != b"" and self._quote in bytes(block)
 
     def _content_end(self, buffer: bytes | memoryview, start: int, stop: int) -> int:
         """Where the content of the record at ``start`` ends: at its newline, at ``stop``, or at a quote that opens and
         is not closed."""
+        if not self._quote:
+            newline = bytes(buffer).find(b"\n", start, stop)
+            return stop if newline < 0 else newline
         while (end := self._inside.match(buffer, start, stop).end()) > start:  # type: ignore[union-attr]
             start = end
         return end
@@ -105,11 +118,11 @@ class Quoting:
         if count <= 0:
             return True
         array = pa.Array.from_buffers(pa.uint8(), len(buffer), [None, pa.py_buffer(buffer)])
-        is_quote = pc.equal(array.slice(1, count), pa.scalar(self._quote, pa.uint8()))
+        is_quote = pc.equal(array.slice(1, count), pa.scalar(self._quote[0], pa.uint8()))
         before = pc.filter(array.slice(0, count), is_quote)
         behind = pc.filter(array.slice(2, count), is_quote)
         # Bits 0101... or 1010...: the first byte of the buffer may be the first quote.
-        bits = b"\xaa" if buffer[0] == self._quote else b"\x55"
+        bits = b"\xaa" if buffer[0] == self._quote[0] else b"\x55"
         opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
         legal = pc.if_else(opening, pc.is_in(before, value_set=self._opens), pc.is_in(behind, value_set=self._closes))
         return bool(legal.false_count == 0)

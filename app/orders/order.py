@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from app.plan import FORMATS, Plan, plan_of_query, plan_of_text, with_pipeline
 
@@ -12,8 +13,9 @@ from app.plan import FORMATS, Plan, plan_of_query, plan_of_text, with_pipeline
 class Order:
     """``items`` are the words and steps as in a URL, ``stored`` the text of the pipeline that they name. ``body`` is the
     place of the input if that came with the request, ``input`` its URL if it is in a store. ``source`` and ``target``
-    name the formats, ``codings`` are to be undone on the input, outermost first, ``coding`` is put on the result, whose
-    SHA-256 is wanted if ``hashed`` (kept results always have one)."""
+    name the formats, ``reading`` are the words about how the input is written. ``codings`` are to be undone on it,
+    outermost first, ``coding`` is put on the result, whose SHA-256 is wanted if ``hashed`` (kept results always have
+    one)."""
 
     items: tuple[tuple[str, str], ...]
     stored: str | None
@@ -25,13 +27,20 @@ class Order:
     coding: str | None = None
     overwrite: bool = True
     hashed: bool = False
+    reading: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """The pipeline, with both formats known."""
         plan = plan_of_query(self.items)
         if self.stored is not None and plan.pipeline is not None:
             plan = with_pipeline(plan, plan_of_text(self.stored, plan.pipeline))
-        return replace(plan, source=FORMATS[self.source], target=FORMATS[self.target], overwrite=self.overwrite)
+        return replace(
+            plan,
+            source=FORMATS[self.source],
+            target=FORMATS[self.target],
+            overwrite=self.overwrite,
+            reading={**plan.reading, **self.reading},
+        )
 
     def text(self) -> str:
         """Itself as JSON."""

@@ -18,7 +18,8 @@ ReadFile = Callable[[RandomAccess], Iterator[Page]]
 async def read_pages(
     input: RandomAccess, read: ReadFile, executor: Executor, *, ended: Callable[[], Any] = lambda: None
 ) -> AsyncGenerator[Page]:
-    """The pages that ``read`` makes of ``input``, one per hop to a thread. Once this is closed, no thread is in ``input``
+    """The pages that ``read`` makes of ``input``, one per hop to a thread; one without bytes only gives a chance to stop,
+    and is not among them. Once this is closed, no thread is in ``input``
     any more; ``ended`` is called before that is waited for."""
     loop = asyncio.get_running_loop()
     pages = read(input)
@@ -31,7 +32,8 @@ async def read_pages(
             reading = None
             if page is None:
                 return
-            yield page
+            if page.nbytes:
+                yield page
             del page
     finally:
         ended()

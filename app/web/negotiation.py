@@ -14,6 +14,7 @@ from app.plan import (
     FORMATS,
     Format,
     Plan,
+    check_reading,
     format_of_file_name,
     format_of_media_type,
 )
@@ -35,8 +36,36 @@ def file_name_of(content_disposition: str) -> str:
 
 
 def with_source(plan: Plan, *, content_type: str, file_name: str) -> Plan:
-    """``plan`` with the input's format from the headers, where the pipeline does not tell; it may stay
-    unknown."""
+    """``plan`` with the input's format from the headers, where the pipeline does not tell; it may stay unknown. So with
+    how its text is written, by the parameters ``charset`` and, of CSV, ``header`` (RFC 4180, RFC 7111)."""
+    plan = _with_format(plan, content_type, file_name)
+    told = format_of_media_type(media_type(content_type))
+    if plan.source is None or told is None or (told is not plan.source and told.name != "lines"):
+        return plan
+    said = {word: value for word, value in _parameters(content_type).items() if word in plan.source.words}
+    return replace(plan, reading={**said, **plan.reading})
+
+
+def _parameters(content_type: str) -> dict[str, str]:
+    """The parameters of a media type that tell how text is written, as our words."""
+    message = Message()
+    message["content-type"] = content_type
+    words: dict[str, str] = {}
+    charset, header = message.get_param("charset"), message.get_param("header")
+    if isinstance(charset, str) and charset:
+        words["encoding"] = charset
+    if isinstance(header, str):
+        if header.lower() not in ("present", "absent"):
+            raise Refusal("unsupported_type", f"Content-Type: header={header[:80]!r} is not one of present, absent")
+        words["header"] = "false" if header.lower() == "absent" else "true"
+    try:
+        check_reading(words)
+    except Refusal as refusal:
+        raise Refusal("unsupported_type", f"Content-Type: {refusal.detail}") from None
+    return words
+
+
+def _with_format(plan: Plan, content_type: str, file_name: str) -> Plan:
     if plan.source is not None:
         return plan
     told = media_type(content_type)

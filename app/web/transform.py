@@ -137,7 +137,9 @@ class _Exchange:
             if plan.source is None and plan.needs_rows and codings:
                 raise Refusal("unknown_format", "say from=FORMAT: the body is encoded, so its first bytes do not tell")
             if plan.source is None:
-                plan = replace(plan, source=sniff(await body.peek()) if plan.needs_rows else FORMATS["bytes"])
+                plan = replace(
+                    plan, source=sniff(await body.peek(), plan.charset) if plan.needs_rows else FORMATS["bytes"]
+                )
             plan = replace(plan, target=plan.target or plan.source)
             if self._headers.get("if-none-match", "").strip() == "*":
                 plan = replace(plan, overwrite=False)
@@ -284,6 +286,7 @@ class _Exchange:
                 coding=None if plan.sink is not None else self._coding(plan),
                 overwrite=plan.overwrite,
                 hashed=self._hashed,
+                reading=plan.reading,
             )
             try:
                 order = replace(order, body=await self._intake(body, run.id))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from app.core.interfaces import Stage
 from app.framing.csv import reader, writer
+from app.framing.dialect import CsvDialect
 from app.framing.schema import parse_types
 from tests.conformance.check_stage import (
     Outcome,
@@ -34,7 +35,7 @@ def make(
     types: str = "", *, delimiter: bytes = b",", page_bytes: int = PAGE, max_line_bytes: int = PAGE
 ) -> list[Stage]:
     chosen: Mapping[str, Any] = parse_types(types) if types else {}
-    return reader(delimiter=delimiter, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=chosen)
+    return reader(dialect=CsvDialect(delimiter), page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=chosen)
 
 
 def read(data: bytes, types: str = "", delimiter: bytes = b",") -> Outcome:

@@ -1,0 +1,192 @@
+"""The types of NDJSON columns, by some of their lines."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.core.errors import Refusal
+from app.framing.bad_rows import PARSER_ERRORS
+from app.framing.ndjson_read import read_lines
+from app.framing.widening import EXACT_IN_DOUBLE, MIXED, WHOLE, marked, widened
+
+_TOKEN = re.compile(rb'("(?:[^"\\\n]|\\.)*+")([ \t]*+:)?|[\[\]{}\n]')
+_DEEPEST = 32
+"""How many objects and lists may stand in one another: building the types of a deeper one recurses."""
+_SMALL_BYTES = 16 * 1024
+"""Text that is taken apart into lines where inference fails."""
+_MANY_DIGITS = re.compile(rb"[:\[,]\s*-?\d{18,}")
+_MANY_FOR_DOUBLE = re.compile(rb"[:\[,]\s*-?\d{16,}")
+_DATE = r"^\d{4}-\d\d-\d\d$"
+_SECONDS = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?$"
+_FRACTION = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{1,6}$"
+_BY_LOOK = (
+    (_DATE, pa.date32()),
+    (_SECONDS, pa.timestamp("s")),
+    (_SECONDS.replace("$", "Z$"), pa.timestamp("s", "UTC")),
+    (_FRACTION, pa.timestamp("us")),
+    (_FRACTION.replace("$", "Z$"), pa.timestamp("us", "UTC")),
+)
+"""Texts whose type is told by their look. All values must look the same, so that writing them changes none."""
+
+
+_TEXTS = {pa.string(), *(type_ for _, type_ in _BY_LOOK)}
+
+
+def inference_bytes(text: bytes, end: int) -> int:
+    """What inference holds beside ``text[:end]``: up to eleven bytes for a value, and there is a comma or a newline
+    before most."""
+    return end + 11 * (text.count(b",", 0, end) + text.count(b"\n", 0, end))
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def distinct_paths(text: bytes, end: int) -> int:
+    """How many columns of values the lines before ``end`` have, or more; pyarrow takes memory for each in each row.
+
+    Raises ``bad_json`` for a line that is too deep.
+    """
+    paths: set[tuple[int, bytes]] = set()
+    ids: dict[tuple[int, bytes], int] = {}
+    stack: list[int] = []
+    here, key = 0, b""
+    for match in _TOKEN.finditer(text, 0, end):
+        if match[2]:
+            key = match[1]
+            paths.add((here, key))
+            continue
+        token = match[0]
+        if token == b"\n":
+            stack.clear()
+            here, key = 0, b""
+        elif token in (b"{", b"["):
+            stack.append(here)
+            if len(stack) > _DEEPEST:
+                raise Refusal("bad_json", f"objects and lists stand in one another more than {_DEEPEST} deep")
+            here = ids.setdefault((here, key), len(ids) + 1)
+            key = token
+        elif token in (b"}", b"]"):
+            here = stack.pop() if stack else 0
+    return len(paths)
+
+
+def inferred(text: bytes, start: int, end: int, *, exact: bool = False) -> pa.Schema:
+    """The schema of the lines in ``text[start:end]``, bad ones left out; what contradicts the first ones is bad.
+
+    ``exact``: with the marks of ``widening``.
+    """
+    try:
+        return _schema_of(memoryview(text)[start:end], exact)
+    except PARSER_ERRORS:
+        middle = text.find(b"\n", (start + end) // 2, end) + 1
+    if end - start > _SMALL_BYTES and start < middle < end:
+        return put_together(inferred(text, start, middle, exact=exact), inferred(text, middle, end, exact=exact))
+    return _inferred_of_lines([line for line in text[start:end].split(b"\n") if _is_object(line)], exact)
+
+
+def evidence(text: bytes) -> pa.Schema:
+    """The schema of whole lines, with the marks of ``widening``."""
+    return inferred(text, 0, len(text), exact=True)
+
+
+def put_together(first: pa.Schema, second: pa.Schema) -> pa.Schema:
+    """The schema of two parts of a table. Texts that do not look alike are texts; where the two have nothing else in
+    common, as a number and a text, the first part is right."""
+    fields = {field.name: field for field in second}
+    found: list[pa.Field] = []
+    for field in first:
+        other = fields.pop(field.name, field).type
+        if field.type != other and {field.type, other} <= _TEXTS:
+            both: pa.DataType | None = pa.string()
+        else:
+            both = widened(field.type, other)
+        found.append(field if both is None else pa.field(field.name, both))
+    return pa.schema([*found, *fields.values()])
+
+
+def shallow(text: bytes) -> bytes:
+    """``text`` without the lines that are nested too deeply."""
+    try:
+        distinct_paths(text, len(text))
+    except Refusal:
+        return b"".join(line for line in text.splitlines(keepends=True) if _is_shallow(line))
+    return text
+
+
+def _is_shallow(line: bytes) -> bool:
+    try:
+        distinct_paths(line, len(line))
+    except Refusal:
+        return False
+    return True
+
+
+def _inferred_of_lines(lines: Sequence[bytes], exact: bool) -> pa.Schema:
+    if not lines:
+        return pa.schema([])
+    try:
+        return _schema_of(b"\n".join(lines), exact)
+    except PARSER_ERRORS:
+        half = len(lines) // 2
+        if not half:
+            return pa.schema([])
+        return put_together(_inferred_of_lines(lines[:half], exact), _inferred_of_lines(lines[half:], exact))
+
+
+def _schema_of(text: bytes | memoryview, exact: bool) -> pa.Schema:
+    """The schema of lines that do not contradict one another. Raises ``PARSER_ERRORS``."""
+    batch = read_lines(text, None, unexpected="infer")
+    types = {field.name: marked(batch[field.name]) if exact else field.type for field in batch.schema}
+    fields = {name: pa.field(name, _timeless(type_)) for name, type_ in types.items()}
+    strings = pa.schema([field for field in fields.values() if pa.types.is_string(field.type)])
+    if len(strings):
+        texts = read_lines(text, strings, unexpected="ignore")
+        for name, column in zip(strings.names, texts.columns, strict=True):
+            fields[name] = pa.field(name, _by_look(column))
+    if (_MANY_FOR_DOUBLE if exact else _MANY_DIGITS).search(text):
+        for field in [field for field in batch.schema if pa.types.is_floating(field.type)]:
+            fields[field.name] = pa.field(field.name, _of_digits(text, field.name, exact))
+    return pa.schema(list(fields.values()))
+
+
+def _of_digits(text: bytes | memoryview, name: str, exact: bool) -> pa.DataType:
+    """What keeps the digits of numbers that pyarrow finds to be doubles: whole ones that are too large for int64; and, if
+    it is to be ``exact``, such among others with a fraction."""
+    for type_ in (WHOLE, MIXED) if exact else (WHOLE,):
+        with contextlib.suppress(*PARSER_ERRORS):
+            numbers = read_lines(text, pa.schema([pa.field(name, type_)]), unexpected="ignore").column(0)
+            if (
+                type_ == MIXED
+                and not pc.any(pc.greater(pc.abs(numbers), pa.scalar(EXACT_IN_DOUBLE).cast(MIXED))).as_py()
+            ):
+                continue
+            return type_
+    return pa.float64()
+
+
+def _timeless(type_: pa.DataType) -> pa.DataType:
+    """``type_`` with texts where inference saw timestamps."""
+    if pa.types.is_timestamp(type_):
+        return pa.string()
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(field.name, _timeless(field.type)) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(_timeless(type_.value_type))
+    return type_
+
+
+def _by_look(texts: pa.Array) -> pa.DataType:
+    for look, type_ in _BY_LOOK:
+        if pc.all(pc.match_substring_regex(texts, look), min_count=1).as_py():
+            return type_
+    return pa.string()
