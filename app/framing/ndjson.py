@@ -37,7 +37,7 @@ def reader(
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
     Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``. Raises
-    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns), ``bad_json`` (nested too deeply). With a
+    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns). With a
     ``survey``, which has ended before the first page comes, columns and types are those that it found.
     """
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey)

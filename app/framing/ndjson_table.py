@@ -50,8 +50,12 @@ class NdjsonTable:
             return None
         while inference_bytes(prefix, end) > 2 * self._page_bytes and (length := shorter(ends, 0, end)):
             end = length
-        check_width(distinct_paths(prefix, end), self._page_bytes)
-        found = inferred(prefix, 0, end) if self._survey is None else self._survey.schema
+        if self._survey is None:
+            text = shallow(prefix[:end])
+            check_width(distinct_paths(text), self._page_bytes)
+            found = inferred(text, 0, len(text))
+        else:
+            found = self._survey.schema
         added = [pa.field(name, type_) for name, type_ in self._types.items() if name not in found.names]
         self.schema = settle(pa.schema([*found, *added]), self._types)
         check_width(leaves(self.schema), self._page_bytes)
@@ -64,7 +68,9 @@ class NdjsonTable:
 
     def evidence(self, block: bytes) -> pa.Schema:
         """See ``Surveyed``."""
-        return evidence(shallow(block))
+        text = shallow(block)
+        check_width(distinct_paths(text), self._page_bytes)
+        return evidence(text)
 
     def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:
         """See ``Surveyed``."""

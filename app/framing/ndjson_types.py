@@ -10,7 +10,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.core.errors import Refusal
 from app.framing.bad_rows import PARSER_ERRORS
 from app.framing.ndjson_read import read_lines
 from app.framing.widening import EXACT_IN_DOUBLE, MIXED, WHOLE, marked, widened
@@ -18,6 +17,10 @@ from app.framing.widening import EXACT_IN_DOUBLE, MIXED, WHOLE, marked, widened
 _TOKEN = re.compile(rb'("(?:[^"\\\n]|\\.)*+")([ \t]*+:)?|[\[\]{}\n]')
 _DEEPEST = 32
 """How many objects and lists may stand in one another: building the types of a deeper one recurses."""
+_MANY_OPENINGS = re.compile(rb"(?>[\[{][^\[{\n]*+){%d}" % (_DEEPEST + 1))
+_NESTING = re.compile(rb"[:\[,][ \t]*+[\[{]")
+_KEY = re.compile(rb'"((?:[^"\\\n]|\\.)*+)"[ \t]*+:')
+_LINE = re.compile(rb"[^\n]*+\n|[^\n]++")
 _SMALL_BYTES = 16 * 1024
 """Text that is taken apart into lines where inference fails."""
 _MANY_DIGITS = re.compile(rb"[:\[,]\s*-?\d{18,}")
@@ -44,23 +47,15 @@ def inference_bytes(text: bytes, end: int) -> int:
     return end + 11 * (text.count(b",", 0, end) + text.count(b"\n", 0, end))
 
 
-def _is_object(text: bytes) -> bool:
-    try:
-        return isinstance(orjson.loads(text), dict)
-    except ValueError:
-        return False
-
-
-def distinct_paths(text: bytes, end: int) -> int:
-    """How many columns of values the lines before ``end`` have, or more; pyarrow takes memory for each in each row.
-
-    Raises ``bad_json`` for a line that is too deep.
-    """
+def distinct_paths(text: bytes) -> int:
+    """How many columns of values the lines have, or more; pyarrow takes memory for each in each row."""
+    if _NESTING.search(text) is None:
+        return len(set(_KEY.findall(text)))
     paths: set[tuple[int, bytes]] = set()
     ids: dict[tuple[int, bytes], int] = {}
     stack: list[int] = []
     here, key = 0, b""
-    for match in _TOKEN.finditer(text, 0, end):
+    for match in _TOKEN.finditer(text):
         if match[2]:
             key = match[1]
             paths.add((here, key))
@@ -71,13 +66,26 @@ def distinct_paths(text: bytes, end: int) -> int:
             here, key = 0, b""
         elif token in (b"{", b"["):
             stack.append(here)
-            if len(stack) > _DEEPEST:
-                raise Refusal("bad_json", f"objects and lists stand in one another more than {_DEEPEST} deep")
             here = ids.setdefault((here, key), len(ids) + 1)
             key = token
         elif token in (b"}", b"]"):
             here = stack.pop() if stack else 0
     return len(paths)
+
+
+def shallow(text: bytes) -> bytes:
+    """``text`` without the lines that are nested too deeply."""
+    if _MANY_OPENINGS.search(text) is None:
+        return text
+    return b"".join(line for line in _LINE.findall(text) if not _is_deep(line))
+
+
+def _is_deep(line: bytes) -> bool:
+    depth = deepest = 0
+    for match in _TOKEN.finditer(line):
+        depth += (match[0] in (b"{", b"[")) - (match[0] in (b"}", b"]"))
+        deepest = max(deepest, depth)
+    return deepest > _DEEPEST
 
 
 def inferred(text: bytes, start: int, end: int, *, exact: bool = False) -> pa.Schema:
@@ -91,7 +99,7 @@ def inferred(text: bytes, start: int, end: int, *, exact: bool = False) -> pa.Sc
         middle = text.find(b"\n", (start + end) // 2, end) + 1
     if end - start > _SMALL_BYTES and start < middle < end:
         return put_together(inferred(text, start, middle, exact=exact), inferred(text, middle, end, exact=exact))
-    return _inferred_of_lines([line for line in text[start:end].split(b"\n") if _is_object(line)], exact)
+    return _inferred_of_lines(text[start:end].split(b"\n"), exact)
 
 
 def evidence(text: bytes) -> pa.Schema:
@@ -114,33 +122,36 @@ def put_together(first: pa.Schema, second: pa.Schema) -> pa.Schema:
     return pa.schema([*found, *fields.values()])
 
 
-def shallow(text: bytes) -> bytes:
-    """``text`` without the lines that are nested too deeply."""
-    try:
-        distinct_paths(text, len(text))
-    except Refusal:
-        return b"".join(line for line in text.splitlines(keepends=True) if _is_shallow(line))
-    return text
-
-
-def _is_shallow(line: bytes) -> bool:
-    try:
-        distinct_paths(line, len(line))
-    except Refusal:
-        return False
-    return True
-
-
 def _inferred_of_lines(lines: Sequence[bytes], exact: bool) -> pa.Schema:
-    if not lines:
-        return pa.schema([])
+    """The schema of lines of which some contradict others. What has the same kinds of values does not, mostly."""
+    alike: dict[object, list[bytes]] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            row = orjson.loads(line)
+            if isinstance(row, dict):
+                alike.setdefault(_kinds(row), []).append(line)
+    found = pa.schema([])
+    for group in alike.values():
+        found = put_together(found, _inferred_by_halves(group, exact))
+    return found
+
+
+def _kinds(value: object) -> object:
+    if isinstance(value, dict):
+        return frozenset((key, _kinds(inner)) for key, inner in value.items() if inner is not None)
+    if isinstance(value, list):
+        return frozenset(_kinds(inner) for inner in value)
+    return float if type(value) is int else type(value)
+
+
+def _inferred_by_halves(lines: Sequence[bytes], exact: bool) -> pa.Schema:
     try:
         return _schema_of(b"\n".join(lines), exact)
     except PARSER_ERRORS:
         half = len(lines) // 2
         if not half:
             return pa.schema([])
-        return put_together(_inferred_of_lines(lines[:half], exact), _inferred_of_lines(lines[half:], exact))
+        return put_together(_inferred_by_halves(lines[:half], exact), _inferred_by_halves(lines[half:], exact))
 
 
 def _schema_of(text: bytes | memoryview, exact: bool) -> pa.Schema:

@@ -130,12 +130,17 @@ def test_a_field_that_the_first_page_does_not_have() -> None:
         (b"", ("empty_input", None, None, None)),
         (b"\xef\xbb\xbf\n", ("empty_input", None, None, None)),
         (b'{"a":"' + b"x" * 5000 + b'"}\n', ("record_too_long", 1, 0, None)),
-        (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}\n", ("bad_json", None, None, None)),
         (b"".join(b'{"k%d":1}\n' % n for n in range(330)), ("page_too_large", None, None, None)),
     ],
 )
 def test_what_cannot_be_read_at_all(data: bytes, refusal: tuple[Any, ...]) -> None:
     assert check_stage(make, [pages_of(data, ()), pages_of(data, range(3, len(data), 7))]).refusal == refusal
+
+
+def test_deep_nesting_is_a_bad_line() -> None:
+    deep = b'{"a":' + b"[" * 500 + b"]" * 500 + b"}\n"
+    assert places(deep + b'{"a":[1]}\n') == [(1, 0, "bad_value", "a")]
+    assert places(deep) == [(1, 0, "unexpected_field", "a")]
 
 
 def test_deep_nesting_later_is_a_bad_line() -> None:
