@@ -85,7 +85,9 @@ class CsvTable:
         elif sample:
             found = inferred(self.read, sample, names)
         schema = settle(found, self._types)
-        self.schema = pa.schema([schema.field(index) for index in needed_fields(self._needs, schema) or (0,)])
+        needed = [schema.field(index) for index in needed_fields(self._needs, schema)]
+        # Where only rows are counted, a column has to carry them; whatever stands there.
+        self.schema = pa.schema(needed or [schema.field(0).with_type(pa.string())])
         self.kernel = self._kernel()
         bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
         return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)

@@ -278,6 +278,9 @@ def test_rows_are_grouped(server: Server) -> None:
         assert post(server, f"from={from_}&aggregate=count(*) as n&to=json", sent).json() == [{"n": 50_000}]
         top = "sql=SELECT item, max(qty) m FROM input GROUP BY item ORDER BY m DESC LIMIT 1"
         assert post(server, f"from={from_}&{top}&to=json", sent).json() == [{"item": "i1", "m": 49_999}]
+    late = b"n,m\n" + b"1,2\n" * 600_000 + b"x,y\n"
+    assert post(server, "from=csv&aggregate=count(*) as c&to=json", late).json() == [{"c": 600_001}]
+    refused(post(server, "from=csv&aggregate=sum(m) as s&to=json", late), 422, "bad_value")
     refused(post(server, "from=csv&aggregate=count(*) as n by nope&to=json", body.encode()), 400, "bad_sql")
 
 
