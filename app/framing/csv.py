@@ -20,7 +20,6 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from app.core.interfaces import Stage
-from app.framing.blocks import TableCut
 from app.framing.csv_parse import CsvParse
 from app.framing.csv_table import CsvTable
 from app.framing.csv_write import CsvWrite
@@ -28,6 +27,7 @@ from app.framing.dialect import CsvDialect
 from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
+from app.framing.table_cut import TableCut
 
 
 def reader(
@@ -41,10 +41,11 @@ def reader(
 ) -> list[Stage]:
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
-    Bad rows become rejects: ``ragged_row``, ``bad_value``, ``bad_encoding``. Raises ``empty_input``,
-    ``record_too_long``, ``page_too_large`` (too many columns), ``bad_argument`` (``types`` of a column that is not
-    there), and for the header ``bad_encoding`` and ``corrupt_input``. With a ``survey``, which has ended before the first
-    page comes, types are those that it found. Of columns that nobody ``needs`` no value is looked at.
+    Bad rows become rejects: ``ragged_row``, ``bad_value``, ``bad_encoding``, ``record_too_long``. Raises ``empty_input``,
+    ``record_too_long`` (the header, the first record, or a quote that is never closed), ``page_too_large`` (too many
+    columns), ``bad_argument`` (``types`` of a column that is not there), and for the header ``bad_encoding`` and
+    ``corrupt_input``. With a ``survey``, which has ended before the first page comes, types are those that it found. Of
+    columns that nobody ``needs`` no value is looked at.
     """
     table = CsvTable(
         dialect, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey, needs=needs

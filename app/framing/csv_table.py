@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 from app.core.errors import Refusal
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES, text_of
-from app.framing.blocks import Block, Opening, shorter, too_long
+from app.framing.blocks import Block, shorter, too_long
 from app.framing.csv_kernel import CsvKernel, kernel
 from app.framing.csv_types import evidence, inferred, put_together
 from app.framing.dialect import CsvDialect
@@ -21,6 +21,7 @@ from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
 from app.framing.schema import check_width, row_bytes, settle
 from app.framing.survey import Survey
+from app.framing.table_cut import Opening
 
 _GROUP_COLUMNS = 256
 """Columns that are converted in one pass over a block: pyarrow takes 10 KiB for each while it does."""
@@ -46,6 +47,7 @@ class CsvTable:
     ) -> None:
         self.quoting = Quoting(dialect.delimiter, dialect.quote)
         self.index = self.quoting.index
+        self.record_end = self.quoting.record_end
         self.schema = pa.schema([])
         self.names: list[str] = []
         self.kernel: CsvKernel | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from app.core.interfaces import Stage
 from app.core.page import Page
-from app.framing.blocks import Block, Cutter
+from app.framing.blocks import Block, Cutter, TooLong, too_long
 from app.framing.ends import line_ends
 
 
@@ -28,6 +28,7 @@ class LineCut:
     def __init__(self, *, page_bytes: int, max_line_bytes: int) -> None:
         # The started line, and what a bytearray takes ahead.
         self.holds = max_line_bytes + max_line_bytes // 8 + 8192
+        self._max_line_bytes = max_line_bytes
         self._cutter = Cutter(line_ends, page_bytes=page_bytes, max_line_bytes=max_line_bytes)
         self._first = True
 
@@ -39,7 +40,9 @@ class LineCut:
         """The last line, if it lacks its newline."""
         return self._pages(self._cutter.rest())
 
-    def _pages(self, blocks: Iterable[Block]) -> Iterator[Page]:
+    def _pages(self, blocks: Iterable[Block | TooLong]) -> Iterator[Page]:
         for block in blocks:
+            if isinstance(block, TooLong):
+                raise too_long(block.line, block.byte, self._max_line_bytes)
             first, self._first = self._first, False
             yield Page(block.data, len(block.data), block.lines, block.byte, block.line, first)

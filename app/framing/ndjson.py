@@ -10,6 +10,8 @@ Written: see ``app.framing.json_text``.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -19,12 +21,12 @@ import pyarrow as pa
 from app.core.interfaces import Stage
 from app.core.page import Page
 from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
-from app.framing.blocks import TableCut
 from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import NdjsonTable
 from app.framing.slices import Slices
 from app.framing.survey import Survey
+from app.framing.table_cut import TableCut
 
 _ARRAY_HINT = "; cut a JSON array into its elements, one a line"
 _OBJECT_LINE = re.compile(rb"^[ \t]*\{.*\}[ \t\r]*$", re.MULTILINE)
@@ -36,8 +38,8 @@ def reader(
 ) -> list[Stage]:
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
-    Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``. Raises
-    ``empty_input``, ``record_too_long``, ``page_too_large`` (too many columns). With a
+    Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``, ``record_too_long``.
+    Raises ``empty_input``, ``record_too_long`` (the first line), ``page_too_large`` (too many columns). With a
     ``survey``, which has ended before the first page comes, columns and types are those that it found.
     """
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey)
@@ -105,6 +107,8 @@ class NdjsonParse:
         try:
             row = orjson.loads(record)
         except ValueError as error:
+            if (found := _out_of_range(record)) is not None:
+                return misfit(*found, pa.float64())
             hint = _ARRAY_HINT if record.lstrip().startswith(b"[") else ""
             return Fault("bad_json", f"the line is not one JSON object: {error}{hint}")
         if not isinstance(row, dict):
@@ -150,6 +154,34 @@ class NdjsonWrite:
 
 def _name_bytes(name: str) -> int:
     return 6 * len(name.encode()) + 4
+
+
+class _OutOfRange(str):
+    """A number that no double holds, as it is written."""
+
+    __slots__ = ()
+
+
+def _out_of_range(record: bytes) -> tuple[str, str] | None:
+    """The first field of an object in which there is a number that no double holds, and that number."""
+
+    def number(text: str) -> float | _OutOfRange:
+        return _OutOfRange(text) if math.isinf(value := float(text)) else value
+
+    try:
+        row = json.loads(record, parse_float=number)
+    except (ValueError, RecursionError):
+        return None
+    fields = row.items() if isinstance(row, dict) else ()
+    return next(((name, found) for name, value in fields for found in _numbers_out_of_range(value)), None)
+
+
+def _numbers_out_of_range(value: object) -> Iterator[str]:
+    if isinstance(value, _OutOfRange):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers_out_of_range(inner)
 
 
 def _is_utf8(data: bytes | memoryview) -> bool:

@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 
 from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES
-from app.framing.blocks import Block, Opening, shorter, too_long
+from app.framing.blocks import Block, LineEnd, RecordEnd, shorter, too_long
 from app.framing.ends import Ends, line_ends
 from app.framing.ndjson_read import read_lines
 from app.framing.ndjson_types import distinct_paths, evidence, inference_bytes, inferred, put_together, shallow
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 from app.framing.survey import Survey
+from app.framing.table_cut import Opening
 
 
 class NdjsonTable:
@@ -39,6 +40,10 @@ class NdjsonTable:
     def index(self, buffer: bytes) -> Ends:
         """Records are lines."""
         return line_ends(buffer)
+
+    def record_end(self) -> RecordEnd:
+        """See ``TextFormat``."""
+        return LineEnd()
 
     def open(self, prefix: bytes, line: int, byte: int, *, final: bool) -> Opening | None:
         """Settle the schema by the first records. See ``TextFormat``."""

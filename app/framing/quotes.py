@@ -8,10 +8,12 @@ A carriage return ends no record here. To pyarrow it does, so outside of quotes 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from app.framing.blocks import LineEnd, RecordEnd
 from app.framing.ends import Ends, LineEnds, known_ends, line_ends
 
 _NEWLINE, _RETURN = b"\n"[0], b"\r"[0]
@@ -23,10 +25,9 @@ class Quoting:
     """The rules for one ``delimiter`` and one ``quote``, of a byte each; without a ``quote`` nothing is quoted."""
 
     def __init__(self, delimiter: bytes, quote: bytes = b'"') -> None:
-        self._quote = quote
+        self._delimiter, self._quote = delimiter, quote
         if not quote:
             return
-        self._delimiter = delimiter[0]
         d, q = re.escape(delimiter), re.escape(quote)
         quoted = q + rb"(?:[^" + q + rb"]++|" + q + q + rb")*+" + q
         # A quote that follows neither a delimiter nor a newline does not start a field. One at the very start does.
@@ -43,7 +44,7 @@ class Quoting:
         """The ``Index`` (see blocks) of CSV: exact, and the cheapest of the ways that are."""
         if not self._quote:
             return line_ends(buffer)
-        if (known := known_ends(buffer, self._delimiter, self._quote[0])) is not None:
+        if (known := known_ends(buffer, self._delimiter[0], self._quote[0])) is not None:
             return known
         if not self._quotes_in(buffer):
             return LineEnds(buffer)
@@ -60,6 +61,10 @@ class Quoting:
         """Where the quote stands that opens a field of ``record`` and is not closed."""
         end = self._content_end(record, 0, len(record))
         return end if end < len(record) else None
+
+    def record_end(self) -> RecordEnd:
+        """Looks for the end of a record that comes in pieces."""
+        return _QuotedEnd(self._delimiter, self._quote) if self._quote else LineEnd()
 
     def records(self, block: bytes | memoryview) -> list[tuple[int, int]]:
         """The start and end of each record of ``block``, blank lines included."""
@@ -126,6 +131,42 @@ class Quoting:
         opening = pa.Array.from_buffers(pa.bool_(), len(before), [None, pa.py_buffer(bits * (len(before) // 8 + 1))])
         legal = pc.if_else(opening, pc.is_in(before, value_set=self._opens), pc.is_in(behind, value_set=self._closes))
         return bool(legal.false_count == 0)
+
+
+class _QuotedEnd:
+    """See ``RecordEnd``."""
+
+    def __init__(self, delimiter: bytes, quote: bytes) -> None:
+        self._delimiter, self._quote = delimiter[0], quote[0]
+        self._find_quote = re.compile(re.escape(quote)).search
+        self._find_turn = re.compile(rb"\n|" + re.escape(delimiter + quote)).search
+        # Before a field; in one without quotes, or behind the quotes; within quotes; behind a quote within quotes.
+        self._state: Literal["before", "plain", "quoted", "quote"] = "before"
+
+    @property
+    def may_end(self) -> bool:
+        return self._state != "quoted"
+
+    def feed(self, piece: bytes | memoryview) -> int:
+        at = 0
+        while at < len(piece):
+            if self._state == "quoted":
+                found = self._find_quote(piece, at)
+                if found is None:
+                    return 0
+                at, self._state = found.end(), "quote"
+            elif self._state in ("before", "quote"):
+                is_quote = piece[at] == self._quote
+                at, self._state = at + is_quote, "quoted" if is_quote else "plain"
+            else:
+                found = self._find_turn(piece, at)
+                if found is None:
+                    self._state = "before" if piece[-1] == self._delimiter else "plain"
+                    return 0
+                if found[0] == b"\n":
+                    return found.end()
+                at, self._state = found.end(), "quoted"
+        return 0
 
 
 class _EvenEnds(LineEnds):

@@ -129,7 +129,7 @@ def test_a_quote_that_is_never_closed() -> None:
         (b"\xef\xbb\xbf\r\n", ("empty_input", None, None, None)),
         (b"a,\xff\n1,2\n", ("bad_encoding", 1, 0, None)),
         (b'"a,b\n1,2\n', ("corrupt_input", 1, 0, None)),
-        (b"a,b\n1," + b"x" * 5000 + b"\n", ("record_too_long", 2, 4, None)),
+        (b"a,b\n1," + b"x" * 50_000 + b"\n", ("record_too_long", 2, 4, None)),
     ],
 )
 def test_what_cannot_be_read_at_all(data: bytes, refusal: tuple[Any, ...]) -> None:

@@ -129,7 +129,7 @@ def test_a_field_that_the_first_page_does_not_have() -> None:
     [
         (b"", ("empty_input", None, None, None)),
         (b"\xef\xbb\xbf\n", ("empty_input", None, None, None)),
-        (b'{"a":"' + b"x" * 5000 + b'"}\n', ("record_too_long", 1, 0, None)),
+        (b'{"a":"' + b"x" * 50_000 + b'"}\n', ("record_too_long", 1, 0, None)),
         (b"".join(b'{"k%d":1}\n' % n for n in range(330)), ("page_too_large", None, None, None)),
     ],
 )

@@ -172,7 +172,7 @@ def test_bad_rows_do_not_count() -> None:
     ("data", "refusal"),
     [
         (b"", ("empty_input", None, None, None)),
-        (b"a,b\n1," + b"x" * 5000 + b"\n", ("record_too_long", 2, 4, None)),
+        (b"a,b\n1," + b"x" * 50_000 + b"\n", ("record_too_long", 2, 4, None)),
     ],
 )
 def test_what_cannot_be_read_is_told_by_the_first_pass(data: bytes, refusal: tuple[Any, ...]) -> None:

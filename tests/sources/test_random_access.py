@@ -102,12 +102,12 @@ async def test_leaving_waits_for_the_thread_that_reads(data: bytes, leave: str) 
 
     def read(input: RandomAccess) -> Iterator[Page]:
         nonlocal inside
-        yield Page(b"", 0)
+        yield Page(b"x", 1)
         inside += 1
         entered.set()
         go_on.wait(10)
         inside -= 1
-        yield Page(b"", 0)
+        yield Page(b"x", 1)
 
     pages = read_pages(Far(data), read, EXECUTOR, ended=go_on.set)
     await anext(pages)
@@ -152,3 +152,12 @@ async def test_what_reading_raises_comes_out(data: bytes) -> None:
 
     with pytest.raises(Refusal, match="on purpose"):
         await rows_of(read_pages(Gone(data), READ, EXECUTOR))
+
+
+async def test_pages_without_bytes_are_chances_to_stop() -> None:
+    def read(input: RandomAccess) -> Iterator[Page]:
+        yield Page(b"", 0)
+        yield Page(b"x", 1)
+        yield Page(b"", 0)
+
+    assert [page.payload async for page in read_pages(Far(b""), read, EXECUTOR)] == [b"x"]
