@@ -5,7 +5,8 @@
 PYTHON ?= python3
 WEIR := .venv/bin/weir
 STAMP := .venv/.installed
-SERVED := $(filter-out tests/flows/test_restarts.py tests/flows/test_faulty_store.py, $(wildcard tests/flows/test_*.py)) \
+OFF_THE_WIRE := restarts faulty_store lookups user_steps reading parquet_inputs
+SERVED := $(filter-out $(OFF_THE_WIRE:%=tests/flows/test_%.py), $(wildcard tests/flows/test_*.py)) \
   tests/test_readme.py tests/test_workers.py
 FUZZ_SECONDS ?= 900
 

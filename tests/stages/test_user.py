@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -100,8 +101,14 @@ def table_of(found: Iterator[Page]) -> pa.Table:
     return pa.Table.from_batches([page.payload for page in found])
 
 
-def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+def children() -> list[str]:
+    """Processes of ours in which steps run."""
+    found = []
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError):
+            if b"app.stages.user_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def test_rows_on_threads_however_they_are_cut() -> None:
