@@ -115,8 +115,9 @@ class CsvTable:
         """
         names = self.schema.names if names is None else names
         wanted = names if types is None else types.names
-        if bytes(data[:3]) == _BYTE_ORDER_MARK:
-            # Inside a stream it is text, but pyarrow would drop it where a block starts. So let it start with a line.
+        if len(data) and _BYTE_ORDER_MARK.startswith(bytes(data[:3])):
+            # Inside a stream it is text, but pyarrow would drop it where a block starts, and does not take one byte or two
+            # of it. So let it start with a line.
             data, skip = b"\n" + bytes(data), 1
         else:
             skip = 0
@@ -170,7 +171,7 @@ class CsvTable:
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(text) + 1),
                 parse_options=self._parse_options(),
             ).column_names
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, pa.ArrowInvalid):
             if self._dialect.header:
                 raise Refusal(
                     "bad_encoding", f"line {line}, the header, is not valid UTF-8", line=line, byte=byte

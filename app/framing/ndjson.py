@@ -210,6 +210,6 @@ def _lines(text: bytes) -> Iterator[Record]:
     start = 0
     while start < len(text):
         end = text.find(b"\n", start) + 1 or len(text)
-        if text[start:end].strip():
+        if text[start:end].strip(b" \t\r\n"):
             yield start, end
         start = end
