@@ -73,7 +73,7 @@ class CsvTable:
         found = pa.schema([pa.field(name, pa.null()) for name in names])
         if self._survey is not None:
             found = self._survey.schema or found
-        elif sample:
+        elif sample.strip(b"\r\n"):
             found = inferred(self.read, sample, names)
         self.schema = settle(found, self._types)
         bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
@@ -85,6 +85,8 @@ class CsvTable:
         if self.quoting.has_stray_return(text):
             spans = self.quoting.records(text)
             text = b"".join(text[i:j] for i, j in spans if not self.quoting.has_stray_return(text[i:j]))
+        if not text.strip(b"\r\n"):
+            return pa.schema([pa.field(name, pa.null()) for name in self.schema.names])
         return evidence(self.read, text, self.schema.names)
 
     def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:

@@ -74,7 +74,7 @@ def compare(whole: Outcome, text: bytes, dialect: CsvDialect) -> None:
     lines = csv.reader(io.StringIO(plain, newline=""), delimiter=dialect.delimiter.decode(), **quoting)  # type: ignore[call-overload]
     expected = list(lines)
     width = len(expected[0])
-    records = [row if row else [""] for row in expected if row or width == 1][dialect.header :]
+    records = [row or [""] for row in expected if row or width == 1][dialect.header :]
     found = [list(row.values()) for row in eval(whole.content[1])]
     assert found == records, (text, dialect)
 
