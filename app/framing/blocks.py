@@ -103,6 +103,7 @@ class Cutter:
         self._index = index
         self._page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
+        self._shown_bytes = min(_SHOWN_BYTES, max_line_bytes)  # not what happens to be there, which cuts decide
         self._size_of = size_of
         self._byte = byte
         self._line = line
@@ -152,7 +153,7 @@ class Cutter:
                 break
             position = self._overlong(ends, start, end)
             if position == start:
-                long = TooLong(bytes(view[start : start + _SHOWN_BYTES]), self._byte, self._line)
+                long = TooLong(bytes(view[start : start + self._shown_bytes]), self._byte, self._line)
                 yield long
                 start = len(buffer) - len(self._pass_over(self._new_end(), long, view[start:]))
                 continue
@@ -213,6 +214,6 @@ def shorter(ends: Ends, start: int, end: int) -> int:
     """The length of a block of about half the records, 0 if only the last of them could be parted."""
     for shift in range(1, 8):
         length = ends(start, end - ((end - start) >> shift)) - start
-        if length:
+        if 0 < length < end - start:
             return length
     return 0

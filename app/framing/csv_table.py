@@ -84,7 +84,7 @@ class CsvTable:
         found = pa.schema([pa.field(name, pa.null()) for name in names])
         if self._survey is not None:
             found = self._survey.schema or found
-        elif sample:
+        elif sample.strip(b"\r\n"):
             found = inferred(self.read, sample, names)
         schema = settle(found, self._types)
         needed = [schema.field(index) for index in needed_fields(self._needs, schema)]
@@ -112,6 +112,8 @@ class CsvTable:
         if self.quoting.has_stray_return(text):
             spans = self.quoting.records(text)
             text = b"".join(text[i:j] for i, j in spans if not self.quoting.has_stray_return(text[i:j]))
+        if not text.strip(b"\r\n"):
+            return pa.schema([pa.field(name, pa.null()) for name in self.names])
         return evidence(self.read, text, self.names)
 
     def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:
@@ -142,8 +144,9 @@ class CsvTable:
         """
         names = self.names if names is None else names
         wanted = names if types is None else types.names
-        if bytes(data[:3]) == _BYTE_ORDER_MARK:
-            # Inside a stream it is text, but pyarrow would drop it where a block starts. So let it start with a line.
+        if len(data) and _BYTE_ORDER_MARK.startswith(bytes(data[:3])):
+            # Inside a stream it is text, but pyarrow would drop it where a block starts, and does not take one byte or two
+            # of it. So let it start with a line.
             data, skip = b"\n" + bytes(data), 1
         else:
             skip = 0
@@ -197,7 +200,7 @@ class CsvTable:
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=len(text) + 1),
                 parse_options=self._parse_options(),
             ).column_names
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, pa.ArrowInvalid):
             if self._dialect.header:
                 raise Refusal(
                     "bad_encoding", f"line {line}, the header, is not valid UTF-8", line=line, byte=byte

@@ -115,6 +115,8 @@ class NdjsonParse:
             hint = _ARRAY_HINT if isinstance(row, list) else ""
             return Fault("bad_json", f"the line is JSON, but not an object{hint}")
         names = self._table.schema.names
+        if not names and not row:
+            return Fault("bad_value", "the table has no column: no line of the first page has a field")
         for name in row:
             if name not in names:
                 detail = f"the field {short(name)} was not in the first page; declare it with types={name}:TYPE"
@@ -210,6 +212,6 @@ def _lines(text: bytes) -> Iterator[Record]:
     start = 0
     while start < len(text):
         end = text.find(b"\n", start) + 1 or len(text)
-        if text[start:end].strip():
+        if text[start:end].strip(b" \t\r\n"):
             yield start, end
         start = end

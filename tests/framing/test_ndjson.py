@@ -137,6 +137,14 @@ def test_what_cannot_be_read_at_all(data: bytes, refusal: tuple[Any, ...]) -> No
     assert check_stage(make, [pages_of(data, ()), pages_of(data, range(3, len(data), 7))]).refusal == refusal
 
 
+def test_null_is_no_object() -> None:
+    for data in (b'null\n{"a":1}\n', b'{"a":1}\nnull\n', b"\n \nnull\n", b"null", b'null{"a":1}\n', b"\x0c\n"):
+        assert [reject.code for reject in read(data).rejects] == ["bad_json"], data
+    data = b'{"a":1}\n' * 600 + b"null\n" * 600
+    outcome = check_stage(make, [pages_of(data, ()), pages_of(data, range(5, len(data), 5))])
+    assert [(r.line, r.code) for r in outcome.rejects] == [(line, "bad_json") for line in range(601, 1201)]
+
+
 def test_deep_nesting_is_a_bad_line() -> None:
     deep = b'{"a":' + b"[" * 500 + b"]" * 500 + b"}\n"
     assert places(deep + b'{"a":[1]}\n') == [(1, 0, "bad_value", "a")]
