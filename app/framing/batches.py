@@ -49,7 +49,8 @@ class Cutter:
                     f"the string views of one record batch stand for {as_size(seen_bytes)},"
                     f" {as_size(seen_bytes - room_bytes)} more than there is room for: write smaller record batches",
                 )
-            batch = batch.cast(self._without_views)
+            columns = [_without_null_views(column) for column in batch.columns]
+            batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema).cast(self._without_views)
         yield from self._cut(batch)
 
     def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -136,14 +137,48 @@ def _plain_type(type_: pa.DataType, dictionaries: bool) -> pa.DataType:
     return type_
 
 
-def _viewed_bytes(array: pa.Array) -> int:
-    """The bytes of all strings that views stand for."""
+def _without_null_views(array: pa.Array) -> pa.Array:
+    """``array`` with nothing in the views of nulls: what is there means nothing and is not validated, and the cast to a
+    plain type reads what it points to."""
     type_ = array.type
-    if type_ in (pa.string_view(), pa.binary_view()):
+    if _is_view(type_):
+        if not array.null_count:
+            return array
+        _, views, *data = array.buffers()
+        words = pa.Array.from_buffers(pa.binary(16), len(array), [None, views], offset=array.offset)
+        is_valid = array.is_valid()
+        words = pc.if_else(is_valid, words, pa.scalar(bytes(16), pa.binary(16)))
+        return pa.Array.from_buffers(type_, len(array), [is_valid.buffers()[1], words.buffers()[1], *data])
+    if pt.is_dictionary(type_):
+        dictionary = _without_null_views(array.dictionary)
+        return pa.DictionaryArray.from_arrays(array.indices, dictionary, ordered=type_.ordered)
+    if pt.is_struct(type_):
+        fields = [_without_null_views(array.field(i)) for i in range(type_.num_fields)]  # from the array's offset on
+        is_null = array.is_null() if array.null_count else None
+        return pa.StructArray.from_arrays(fields, fields=list(type_), mask=is_null)
+    if pt.is_fixed_size_list(type_):
+        own, children = array.buffers()[:1], [array.values]
+    elif pt.is_list(type_) or pt.is_large_list(type_):
+        own, children = array.buffers()[:2], [array.values]
+    else:
+        return array
+    children = [_without_null_views(child) for child in children]
+    return pa.Array.from_buffers(type_, len(array), own, array.null_count, array.offset, children)
+
+
+def _is_view(type_: pa.DataType) -> bool:
+    return bool(type_ in (pa.string_view(), pa.binary_view()))
+
+
+def _viewed_bytes(array: pa.Array) -> int:
+    """The bytes of all strings that views stand for, and those of the views where they are made anew."""
+    type_ = array.type
+    if _is_view(type_):
         # A view is 16 bytes, and begins with its length as an int32. Those of nulls mean nothing.
         words = pa.Array.from_buffers(pa.int32(), 4 * len(array), [None, array.buffers()[1]], offset=4 * array.offset)
         lengths = pc.list_element(pa.FixedSizeListArray.from_arrays(words, 4), 0)
-        return int(pc.sum(pc.if_else(array.is_valid(), lengths, 0)).as_py() or 0)
+        made_bytes = 16 * len(array) if array.null_count else 0
+        return made_bytes + int(pc.sum(pc.if_else(array.is_valid(), lengths, 0)).as_py() or 0)
     if pt.is_dictionary(type_):
         return _viewed_bytes(array.dictionary)
     return sum(_viewed_bytes(child) for child in _children(array))

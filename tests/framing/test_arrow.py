@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.arrow import reader, writer
+from app.framing.batches import Cutter
 from app.framing.ipc import MessageHeader
 from tests.conformance.check_stage import (
     byte_cuts,
@@ -53,6 +54,31 @@ def read(data: bytes, *, page_bytes: int = 4096, max_message_bytes: int = MIB, c
 
 def rows_of(pages: list[Page]) -> list[dict[str, Any]]:
     return [row for page in pages for row in page.payload.to_pylist()]
+
+
+@pytest.mark.parametrize("nest", ["plain", "list", "struct", "fixed", "dictionary", "sliced", "sliced struct"])
+def test_what_stands_in_the_views_of_nulls_is_not_read(nest: str) -> None:
+    long = "a text that is no short one"
+    views = struct.pack("<i4sii", len(long), b"a te", 0, 0) + struct.pack("<i4sii", 0x7FFFFF00, b"", 9, 0x7FFFFFFF)
+    buffers = [pa.py_buffer(b"\x01"), pa.py_buffer(views), pa.py_buffer(long.encode())]
+    column = pa.Array.from_buffers(pa.string_view(), 2, buffers)
+    expected: list[Any] = [long, None]
+    if nest == "list":
+        column, expected = pa.ListArray.from_arrays(pa.array([0, 2, 2], pa.int32()), column), [expected, []]
+    elif nest == "struct":
+        column, expected = pa.StructArray.from_arrays([column], ["x"]), [{"x": text} for text in expected]
+    elif nest == "fixed":
+        column, expected = pa.FixedSizeListArray.from_arrays(column, 2), [expected]
+    elif nest == "dictionary":
+        column, expected = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1]), column), [None, long, None]
+    elif nest == "sliced struct":
+        column = pa.StructArray.from_arrays([column], ["x"], mask=pa.array([False, True])).slice(1)
+        expected = [None]
+    elif nest == "sliced":
+        column, expected = column.slice(1), [None]
+    batch = pa.RecordBatch.from_arrays([column], ["c"])
+    cutter = Cutter(batch.schema, page_bytes=4096)
+    assert [row["c"] for cut in cutter.cut(batch, room_bytes=MIB) for row in cut.to_pylist()] == expected
 
 
 def refusal_of(data: bytes, *, page_bytes: int = 4096, max_message_bytes: int = MIB) -> Refusal:
