@@ -61,6 +61,8 @@ Decisions, and what was not chosen
 * A Parquet row group is encoded a few columns at a time on all threads, and its footer is put together from theirs:
   several row groups at a time would need several times the memory.
 * A user's step that may hang or eat memory has a process of its own: a thread can be neither ended nor bounded.
+* Types of all rows (``infer=full``) take a first pass over a file that can be read again, and widen by one table of types
+  (``framing/widening``): to guess from more of the start would only be wrong later.
 * Of a Parquet file only those columns and row groups are read that the steps can use, which their text tells
   (``stages/needs``): pushing steps down into a reader would make a second engine of it. Where in doubt, all is read.
 * What is far away is fetched in ranges that are known beforehand, not read ahead by guessing: a footer tells them all.

@@ -52,6 +52,47 @@ def test_a_url_and_a_document_spell_the_same_plan() -> None:
     assert plan_of_document({"steps": ["upper", {"lower": None}]}).describe() == "upper&lower"
 
 
+def test_how_a_text_is_written_is_said_alike_in_a_url_and_a_document() -> None:
+    query = plan_of_query([("header", "false"), ("null", "NULL,NA"), ("delimiter", ";"), ("infer", "full")])
+    document = plan_of_document({"header": False, "null": ["NULL", "NA"], "delimiter": ";", "infer": "full"})
+    assert (
+        query.reading
+        == document.reading
+        == {
+            "header": "false",
+            "null": "NULL,NA",
+            "delimiter": ";",
+            "infer": "full",
+        }
+    )
+    stored = plan_of_document({"header": False, "encoding": "latin-1", "types": {"a": "int"}})
+    both = with_pipeline(plan_of_query([("pipeline", "x"), ("header", "true"), ("types", "b:int")]), stored)
+    assert both.reading == {"header": "true", "encoding": "latin-1"}
+    assert set(both.types) == {"a", "b"}
+
+
+def test_text_is_decoded_once_it_is_unpacked_and_before_anything_else() -> None:
+    assert names("from=lines&to=lines&upper&encoding=latin-1") == ["transcode", "upper"]
+    assert names("from=lines&to=lines&decompress=gzip&upper&encoding=utf-16")[:3] == [
+        "decompress",
+        "transcode",
+        "upper",
+    ]
+    chain = names("from=csv&upper&where=a>1&to=csv&encoding=latin-1", decode=["gzip"])
+    assert chain[:4] == ["decompress", "transcode", "upper", "csv-cut"]
+    assert names("from=csv&to=csv&encoding=latin-1") == ["transcode"]
+    assert names("from=csv&to=csv&encoding=utf-8") == []
+    assert names("from=csv&to=csv&delimiter=;")[0] == "csv-cut"
+
+
+def test_a_first_pass_is_counted() -> None:
+    once, twice = built("from=csv&to=csv&where=a>1"), built("from=csv&to=csv&where=a>1&infer=full")
+    assert once.read_file is None
+    assert twice.read_file is not None
+    assert twice.outside_bytes > OPTIONS.max_line_bytes + 10 * OPTIONS.page_bytes
+    assert [stage.name for stage in once.stages] == [stage.name for stage in twice.stages]
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -23,11 +24,18 @@ _PIECE_BYTES = 64 * 1024
 """Text that is looked at record by record in one go; a record may take a hundred bytes of Python objects then."""
 _WAYS = 4
 """Into how many parts refused records are divided. With 1 % of them bad, 2 reads more bytes and 16 makes more calls."""
+_HINTS = 4
+"""How often in a piece a hint is followed. Each costs another look at the rest, which with many bad ones is dear."""
 _TEXT_CHARACTERS = 1000
 _VALUE_CHARACTERS = 100
 
 Record = tuple[int, int]
 """Where a record starts and ends in its block."""
+
+
+Read = Callable[[bytes | memoryview, int | None], pa.RecordBatch | int | None]
+"""``read(text, count)``: the rows of whole records; of exactly ``count``, where that is known. If any is bad there are no
+rows, but perhaps the index of one that is said to be bad, which is only a hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +66,34 @@ def salvage(
     data: bytes,
     records: Sequence[Record],
     faults: dict[int, Fault],
-    read: Callable[[bytes | memoryview, int | None], pa.RecordBatch | None],
+    read: Read,
     blame: Callable[[bytes], Fault],
 ) -> list[pa.RecordBatch]:
     """The rows of those ``records`` of ``data`` that are good; ``faults`` is filled up with the others, by index.
 
-    ``faults`` already has those that are known for certain. ``read(text, count)`` gives the rows of ``count`` records,
-    or None if any is bad; ``blame(text)`` tells why one is that ``read`` refuses by itself.
+    ``faults`` already has those that are known for certain. ``read`` is given their count; ``blame(text)`` tells why one is
+    bad that it refuses by itself.
     """
     batches: list[pa.RecordBatch] = []
+    hints = _HINTS
 
     def narrow(indices: Sequence[int]) -> None:
-        batch = read(b"".join([data[start:end] for start, end in map(records.__getitem__, indices)]), len(indices))
-        if batch is not None:
-            batches.append(batch)
+        nonlocal hints
+        found = read(b"".join([data[start:end] for start, end in map(records.__getitem__, indices)]), len(indices))
+        if isinstance(found, pa.RecordBatch):
+            batches.append(found)
         elif len(indices) == 1:
             start, end = records[indices[0]]
             faults[indices[0]] = blame(data[start:end])
         else:
-            step = -(-len(indices) // _WAYS)
-            for low in range(0, len(indices), step):
-                narrow(indices[low : low + step])
+            if found is not None and found < len(indices) and hints:
+                hints -= 1
+                edges = [0, found, found + 1, len(indices)]
+            else:
+                edges = [*range(0, len(indices), -(-len(indices) // _WAYS)), len(indices)]
+            for low, high in pairwise(edges):
+                if low < high:
+                    narrow(indices[low:high])
 
     rest = [index for index in range(len(records)) if index not in faults]
     if rest:
@@ -101,7 +116,7 @@ def parse_page(
     page: Page,
     schema: pa.Schema,
     *,
-    read: Callable[[bytes | memoryview, int | None], pa.RecordBatch | None],
+    read: Read,
     index: Callable[[bytes], Ends],
     records: Callable[[bytes], Sequence[Record]],
     blame: Callable[[bytes], Fault],
@@ -109,15 +124,14 @@ def parse_page(
 ) -> Page:
     """The rows of ``page``, and rejects for its other records.
 
-    ``read(text, count)`` gives the rows of whole records, None if any is bad (or, where it is known, if there are not
-    ``count``). Only then are the records told apart: by ``index`` and ``records``. ``faults`` tells at a glance of what
+    Only where ``read`` refuses are the records told apart: by ``index`` and ``records``. ``faults`` tells at a glance of what
     it can; the rest is narrowed down, and ``blame`` tells why one record is bad.
     """
     if not page.nbytes:
         return table_page(page, schema, [], [])
-    batch = read(page.payload, None)
-    if batch is not None:
-        return table_page(page, schema, [batch], [])
+    found = read(page.payload, None)
+    if isinstance(found, pa.RecordBatch):
+        return table_page(page, schema, [found], [])
     data = bytes(page.payload)
     batches: list[pa.RecordBatch] = []
     rejected: list[Reject] = []
@@ -125,14 +139,14 @@ def parse_page(
     for start, end in pieces(data, index(data)):
         line, at = line + data.count(b"\n", at, start), start
         text = data[start:end]
-        batch = read(text, None)
-        if batch is not None:
-            batches.append(batch)
+        found = read(text, None)
+        if isinstance(found, pa.RecordBatch):
+            batches.append(found)
             continue
-        found = records(text)
-        bad = faults(text, found)
-        batches += salvage(text, found, bad, read, blame)
-        rejected += rejects(text, found, bad, line=line, byte=page.byte + start)
+        spans = records(text)
+        bad = faults(text, spans)
+        batches += salvage(text, spans, bad, read, blame)
+        rejected += rejects(text, spans, bad, line=line, byte=page.byte + start)
     return table_page(page, schema, batches, rejected)
 
 

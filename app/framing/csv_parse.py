@@ -17,6 +17,7 @@ from app.framing.csv_table import CsvTable
 from app.framing.csv_types import overflows
 
 _BLAMED_COLUMN = re.compile(r"In CSV column #(\d+)")
+_BLAMED_ROW = re.compile(r"Row #(\d+)")
 _NUMBER = r"[0-9.][0-9.eE+-]*"
 _POSSIBLE = (
     # No value outside of these is ever read as the type; most within are. They spare the parser a call for each row.
@@ -59,8 +60,8 @@ class CsvParse:
         """Nothing is kept."""
         return iter(())
 
-    def _judge(self, lines: int, data: bytes | memoryview, count: int | None) -> pa.RecordBatch | None:
-        """The rows of ``data``, or None if any record is bad: pyarrow's verdict, and that nothing changed silently."""
+    def _judge(self, lines: int, data: bytes | memoryview, count: int | None) -> pa.RecordBatch | int | None:
+        """See ``bad_rows.Read``: pyarrow's verdict, and that nothing changed silently."""
         if self._table.kernel is not None:
             batch = self._table.kernel.read(data, lines)
             if batch is not None and count in (None, batch.num_rows):
@@ -69,8 +70,9 @@ class CsvParse:
             return None
         try:
             batch = self._table.read(data, self._table.schema)
-        except PARSER_ERRORS:
-            return None
+        except PARSER_ERRORS as error:
+            blamed = _BLAMED_ROW.search(str(error))
+            return None if blamed is None else max(0, int(blamed[1]) - 1)
         if count not in (None, batch.num_rows) or self._overflows(batch, data):
             return None
         return batch

@@ -29,6 +29,7 @@ from app.framing.survey import Survey
 from app.framing.table_cut import TableCut
 
 _ARRAY_HINT = "; cut a JSON array into its elements, one a line"
+_BLAMED_ROW = re.compile(r"in row (\d+)")
 _OBJECT_LINE = re.compile(rb"^[ \t]*\{.*\}[ \t\r]*$", re.MULTILINE)
 _FULL_LINE = re.compile(rb"^[ \t\r]*[^ \t\r\n].*$", re.MULTILINE)
 
@@ -85,14 +86,15 @@ class NdjsonParse:
         """Nothing is kept."""
         return iter(())
 
-    def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | None:
-        """The rows of ``data``, or None if any line is bad: pyarrow's verdict, and that each line is one row."""
+    def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
+        """See ``bad_rows.Read``: pyarrow's verdict, and that each line is one row."""
         if not _is_utf8(data):
             return None
         try:
             batch = self._table.read(data)
-        except PARSER_ERRORS:
-            return None
+        except PARSER_ERRORS as error:
+            blamed = _BLAMED_ROW.search(str(error))
+            return None if blamed is None else int(blamed[1])
         # Where every line starts with a brace and ends with one, no object spans two: between } and { in it there is
         # a comma or a quote, and in a text a newline is escaped. So one row for a line means one line for a row.
         rows = batch.num_rows

@@ -5,17 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import atheris
+import pyarrow as pa
 
+from app.core.errors import Refusal
 from app.core.interfaces import Stage
-from tests.conformance.check_stage import Outcome, outcome_of, pages_of
+from app.core.page import Page
+from tests.conformance.check_stage import Outcome, outcome_of, pages_of, run_stages
 
 
-def cut_outcome(make: Callable[[], Sequence[Stage]], data: bytes, cuts: Sequence[int]) -> Outcome:
+def cut_outcome(
+    make: Callable[[], Sequence[Stage]],
+    data: bytes,
+    cuts: Sequence[int],
+    outcome: Callable[[Sequence[Stage], Sequence[Page]], Outcome] = outcome_of,
+) -> Outcome:
     """What ``data`` comes to, whole and cut; they must be the same."""
-    whole = outcome_of(make(), pages_of(data, ()))
-    cut = outcome_of(make(), pages_of(data, cuts))
+    whole = outcome(make(), pages_of(data, ()))
+    cut = outcome(make(), pages_of(data, cuts))
     assert cut == whole, f"{data!r} cut before {cuts[:1]}, ...: {cut}, not {whole}"
     return whole
+
+
+def printed(stages: Sequence[Stage], pages: Sequence[Page]) -> Outcome:
+    """As ``outcome_of``, for values that Python has none for."""
+    try:
+        batches = [page.payload for page in run_stages(stages, pages)]
+    except Refusal as refusal:
+        return Outcome(None, (), (refusal.code, refusal.line, refusal.byte, refusal.column))
+    for batch in batches:
+        batch.validate(full=True)
+    return Outcome(text_of(pa.Table.from_batches(batches)) if batches else "", (), None)
+
+
+def text_of(table: pa.Table) -> str:
+    """All values of ``table``."""
+    columns = (column.combine_chunks() for column in table.columns)
+    return "\n".join([str(table.schema), *(column.to_string(window=1000) for column in columns)])
 
 
 def pieced(provider: atheris.FuzzedDataProvider, words: Sequence[bytes]) -> bytes:

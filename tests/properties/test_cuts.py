@@ -142,8 +142,12 @@ PIPELINES = (
     "from=csv&limit=3&sample=0.9&to=csv",
     "from=csv&grep=.&lower&derive=id*2 as twice&where=flag&to=ndjson",
     "from=csv&types=id:decimal(9,2)&offset=1&to=tsv",
+    "from=csv&infer=full&to=ndjson",
+    "from=csv&header=false&quote=none&null=4,true&on_error=skip&to=ndjson",
     "from=tsv&to=json",
+    "from=tsv&encoding=windows-1252&infer=full&to=csv",
     "from=ndjson&to=csv",
+    "from=ndjson&infer=full&on_error=skip&to=csv",
     "from=ndjson&select=text,price*2 as more&to=arrow",
     "from=arrow&to=ndjson",
     "from=arrow&where=id>1&to=csv",
@@ -197,14 +201,19 @@ def messy_csv(draw: st.DrawFn) -> bytes:
     return text + draw(st.sampled_from([b"", b"", b"", b'"open', b"\xff\n", b"x"]))
 
 
-@given(data=messy_csv(), cuts=st.sets(st.integers(1, 200)), more=st.sampled_from(["fail", "skip"]))
+@given(
+    data=messy_csv(),
+    cuts=st.sets(st.integers(1, 200)),
+    more=st.sampled_from(["fail", "skip"]),
+    full=st.sampled_from(["", "&infer=full"]),
+)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_messy_csv_comes_out_the_same_however_it_is_cut(
-    data: bytes, cuts: set[int], more: str, tmp_path_factory: pytest.TempPathFactory
+    data: bytes, cuts: set[int], more: str, full: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     spool = Spool(tmp_path_factory.getbasetemp() / "messy", limit_bytes=1 << 20)
     try:
-        query = f"from=csv&on_error={more}&to=ndjson"
+        query = f"from=csv&on_error={more}&to=ndjson{full}"
         whole = outcome(query, pages_of(data, ()), spool)
         assert outcome(query, pages_of(data, sorted(cut for cut in cuts if cut < len(data))), spool) == whole
     finally:

@@ -39,6 +39,32 @@ def test_the_input_format(content_type: str, file_name: str, name: str | None) -
 
 
 @pytest.mark.parametrize(
+    ("content_type", "query", "reading"),
+    [
+        ("text/csv; charset=latin-1; header=absent", {}, {"encoding": "latin-1", "header": "false"}),
+        ('TEXT/CSV;Charset="UTF-16"; Header=PRESENT', {}, {"encoding": "UTF-16", "header": "true"}),
+        ("text/csv; charset=latin-1", {"encoding": "utf-8"}, {"encoding": "utf-8"}),
+        ("text/csv; charset=latin-1", {"from": "ndjson"}, {}),
+        ("text/plain; charset=latin-1; header=absent", {"from": "ndjson"}, {"encoding": "latin-1"}),
+        ("application/x-ndjson; charset=latin-1; header=absent", {}, {"encoding": "latin-1"}),
+        ("application/octet-stream; charset=latin-1", {}, {}),
+        ("application/vnd.apache.parquet; charset=latin-1", {}, {}),
+        ("multipart/form-data; boundary=x; charset=x-none", {}, {}),
+    ],
+)
+def test_how_the_input_is_written(content_type: str, query: dict[str, str], reading: dict[str, str]) -> None:
+    found = with_source(plan_of_query(list(query.items())), content_type=content_type, file_name="")
+    assert found.reading == reading
+
+
+@pytest.mark.parametrize("content_type", ["text/csv; charset=none", "text/csv; header=1"])
+def test_what_a_content_type_may_not_say(content_type: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        with_source(PLAIN, content_type=content_type, file_name="")
+    assert caught.value.code == "unsupported_type"
+
+
+@pytest.mark.parametrize(
     ("accept", "name"),
     [
         ("", None),
