@@ -21,7 +21,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): requirements-dev.lock pyproject.toml hatch_build.py $(wildcard app/framing/native/*.c)
+$(STAMP): requirements-dev.lock pyproject.toml hatch_build.py $(wildcard app/framing/native/*.[ch])
 	@deploy/prerequisites.sh $(PYTHON)
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock

@@ -24,7 +24,7 @@ class NativeBuildHook(BuildHookInterface[Any]):
         folder = Path(self.root) / FOLDER
         library = folder / "libweir.so"
         if compiler is None:
-            self.app.display_warning("no C compiler: CSV will be parsed by pyarrow alone, at a third of the speed")
+            self.app.display_warning("no C compiler: pyarrow alone will parse CSV and NDJSON, at a third of the speed")
             library.unlink(missing_ok=True)
             return
         portable = ["-mpopcnt"] if platform.machine() == "x86_64" else []  # every one since 2008 has it

@@ -126,7 +126,7 @@ FORMATS: dict[str, Format] = {
             "rows",
             True,
             lambda o: ndjson.reader(
-                page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types, survey=o.survey
+                page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types, survey=o.survey, needs=o.needs
             ),
             lambda _: ndjson.writer(),
             survey=lambda o: ndjson.surveyor(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes),

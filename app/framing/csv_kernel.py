@@ -8,27 +8,19 @@ reads the block. The library is built with the package; without it, or for other
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from app.framing.native import LIBRARY, Column
-
-_INT64, _FLOAT64, _DATE32, _STRING, _BOOL, _TIMESTAMP, _DECIMAL, _INT32 = range(1, 9)
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+from app.framing.native.kinds import STRING, Kind, kind_of
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """How a column is made: its kind for C, two numbers that the kind needs, and the bytes of a value."""
-
     field: pa.Field
-    kind: int
-    first: int = 0
-    second: int = 0
-    value_bytes: float = 8
+    kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +109,10 @@ class CsvKernel:
         rows, count = found.rows, len(self._columns)
         made, buffers = (Column * count)(), []
         for slot, column in enumerate(self._columns):
-            is_text = column.kind == _STRING
+            kind = column.kind
+            is_text = kind.code == STRING
             # A text may be written 16 bytes at a time.
-            nbytes = found.nbytes[slot] + 16 if is_text else int((rows + 7) * column.value_bytes)
+            nbytes = found.nbytes[slot] + 16 if is_text else int((rows + 7) * kind.value_bytes)
             values, validity = pa.allocate_buffer(nbytes), pa.allocate_buffer((rows + 7) // 8)
             offsets = pa.allocate_buffer(4 * (rows + 1)) if is_text else None
             buffers.append((validity, offsets, values))
@@ -127,7 +120,7 @@ class CsvKernel:
             place.starts, place.ends = found.places[slot]
             place.values, place.validity = values.address, validity.address
             place.offsets = None if offsets is None else offsets.address
-            place.kind, place.first, place.second = column.kind, column.first, column.second
+            place.kind, place.first, place.second = kind.code, kind.first, kind.second
             place.returns = found.returns if self._places[slot] == self._width - 1 else 0
         failed = self._library.weir_csv_columns(
             text.address, text.size, found.stride, found.step, found.quote, rows, count, made
@@ -146,28 +139,7 @@ def kernel(
     schema: pa.Schema, names: Sequence[str], *, delimiter: bytes, quote: bytes, most_bytes: int
 ) -> CsvKernel | None:
     """One for ``schema``, some of the columns ``names`` in their order; None if C does not know a type of it."""
-    columns = [_column(field) for field in schema]
-    known = [column for column in columns if column is not None]
-    if LIBRARY is None or len(known) < len(columns) or len(set(names)) < len(names):
+    columns = [_Column(field, kind) for field in schema if (kind := kind_of(field.type)) is not None]
+    if LIBRARY is None or len(columns) < len(schema) or len(set(names)) < len(names):
         return None
-    return CsvKernel(LIBRARY, known, names, delimiter[0], quote[0] if quote else 0, most_bytes)
-
-
-def _column(field: pa.Field) -> _Column | None:
-    type_ = field.type
-    plain: Mapping[pa.DataType, tuple[int, float]] = {
-        pa.int64(): (_INT64, 8),
-        pa.int32(): (_INT32, 4),
-        pa.float64(): (_FLOAT64, 8),
-        pa.date32(): (_DATE32, 4),
-        pa.bool_(): (_BOOL, 1 / 8),
-        pa.string(): (_STRING, 0),
-    }
-    if type_ in plain:
-        kind, value_bytes = plain[type_]
-        return _Column(field, kind, value_bytes=value_bytes)
-    if pt.is_timestamp(type_) and type_.tz in (None, "UTC"):
-        return _Column(field, _TIMESTAMP, _PER_SECOND[type_.unit], int(type_.tz is not None))
-    if pt.is_decimal128(type_) and 0 <= type_.scale <= type_.precision:
-        return _Column(field, _DECIMAL, type_.precision, type_.scale, 16)
-    return None
+    return CsvKernel(LIBRARY, columns, names, delimiter[0], quote[0] if quote else 0, most_bytes)

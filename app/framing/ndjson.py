@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import orjson
 import pyarrow as pa
@@ -24,6 +25,7 @@ from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_pag
 from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import NdjsonTable
+from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
 from app.framing.table_cut import TableCut
@@ -35,15 +37,21 @@ _FULL_LINE = re.compile(rb"^[ \t\r]*[^ \t\r\n].*$", re.MULTILINE)
 
 
 def reader(
-    *, page_bytes: int, max_line_bytes: int, types: Mapping[str, pa.DataType], survey: Survey | None = None
+    *,
+    page_bytes: int,
+    max_line_bytes: int,
+    types: Mapping[str, pa.DataType],
+    survey: Survey | None = None,
+    needs: Needs = ALL,
 ) -> list[Stage]:
     """The stages from byte pages to record batches: one that cuts, cheaply, and one that parses, on any thread.
 
     Bad lines become rejects: ``bad_json``, ``bad_value``, ``unexpected_field``, ``bad_encoding``, ``record_too_long``.
     Raises ``empty_input``, ``record_too_long`` (the first line), ``page_too_large`` (too many columns). With a
-    ``survey``, which has ended before the first page comes, columns and types are those that it found.
+    ``survey``, which has ended before the first page comes, columns and types are those that it found. Lines are judged by
+    all columns, and have those that ``needs`` asks for.
     """
-    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey)
+    table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey, needs=needs)
     return [TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), NdjsonParse(table)]
 
 
@@ -76,7 +84,7 @@ class NdjsonParse:
         yield parse_page(
             page,
             self._table.schema,
-            read=self._judge,
+            read=partial(self._judge, page.rows),
             index=line_ends,
             records=lambda text: list(_lines(text)),
             blame=self._blame,
@@ -86,8 +94,13 @@ class NdjsonParse:
         """Nothing is kept."""
         return iter(())
 
-    def _judge(self, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
-        """See ``bad_rows.Read``: pyarrow's verdict, and that each line is one row."""
+    def _judge(self, lines: int, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
+        """See ``bad_rows.Read``: pyarrow's verdict, and that each line is one row. There are at most ``lines`` newlines."""
+        if self._table.kernel is not None:
+            # There is room for so many rows in what it makes, and of a piece that may be kept.
+            batch = self._table.kernel.read(data, data.count(b"\n") if isinstance(data, bytes) else lines)
+            if batch is not None and count in (None, batch.num_rows):
+                return batch
         if not _is_utf8(data):
             return None
         try:
@@ -116,7 +129,7 @@ class NdjsonParse:
         if not isinstance(row, dict):
             hint = _ARRAY_HINT if isinstance(row, list) else ""
             return Fault("bad_json", f"the line is JSON, but not an object{hint}")
-        names = self._table.schema.names
+        names = self._table.every.names
         if not names and not row:
             return Fault("bad_value", "the table has no column: no line of the first page has a field")
         for name in row:
@@ -133,7 +146,7 @@ class NdjsonParse:
                 if "unexpected field" in str(error):
                     detail = f"column {short(name)}: an object has a field that was not there in the first page"
                     return Fault("unexpected_field", detail, name)
-                return misfit(name, value, self._table.schema.field(name).type)
+                return misfit(name, value, self._table.every.field(name).type)
         return Fault("bad_json", "the line has a key twice, or something that is no plain JSON")
 
 

@@ -12,15 +12,21 @@ from app.core.page import Reject
 from app.framing.bad_rows import REJECT_BYTES
 from app.framing.blocks import Block, LineEnd, RecordEnd, shorter, too_long
 from app.framing.ends import Ends, line_ends
+from app.framing.ndjson_kernel import NdjsonKernel, kernel
 from app.framing.ndjson_read import read_lines
 from app.framing.ndjson_types import distinct_paths, evidence, inference_bytes, inferred, put_together, shallow
+from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 from app.framing.survey import Survey
 from app.framing.table_cut import Opening
 
 
 class NdjsonTable:
-    """What both stages of a reader know of their table; it has its ``schema`` once ``open`` gave an ``Opening``."""
+    """What both stages of a reader know of their table.
+
+    Once ``open`` gave an ``Opening``, it has the ``schema`` of those columns that are needed (one at least: it carries the
+    rows), ``every`` column, by which lines are judged, and perhaps a ``kernel`` that reads and judges them.
+    """
 
     def __init__(
         self,
@@ -29,13 +35,16 @@ class NdjsonTable:
         max_line_bytes: int,
         types: Mapping[str, pa.DataType],
         survey: Survey | None = None,
+        needs: Needs = ALL,
     ) -> None:
         self.schema = pa.schema([])
+        self.kernel: NdjsonKernel | None = None
+        self._needs = needs
         self._survey = survey
         self._page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
         self._types = types
-        self._text_schema = self.schema
+        self.every = self._text_schema = self.schema
 
     def index(self, buffer: bytes) -> Ends:
         """Records are lines."""
@@ -62,13 +71,17 @@ class NdjsonTable:
         else:
             found = self._survey.schema
         added = [pa.field(name, type_) for name, type_ in self._types.items() if name not in found.names]
-        self.schema = settle(pa.schema([*found, *added]), self._types)
-        check_width(leaves(self.schema), self._page_bytes)
+        self.every = settle(pa.schema([*found, *added]), self._types)
+        check_width(leaves(self.every), self._page_bytes)
+        wanted = needed_fields(self._needs, self.every) or [0][: len(self.every)]
+        self.schema = pa.schema([self.every.field(index) for index in wanted])
+        # Beside the rows, as much as pyarrow takes at the most: see NdjsonParse.grows.
+        self.kernel = kernel(self.every, wanted, most_bytes=3 * self._page_bytes)
         # pyarrow reads these from numbers alone.
         self._text_schema = pa.schema(
-            [pa.field(f.name, pa.string()) if _is_text_in_json(f.type) else f for f in self.schema]
+            [pa.field(f.name, pa.string()) if _is_text_in_json(f.type) else f for f in self.every]
         )
-        growth, bytes_per_row = text_growth(self.schema), max(REJECT_BYTES, row_bytes(self.schema))
+        growth, bytes_per_row = text_growth(self.every), max(REJECT_BYTES, row_bytes(self.every))
         return Opening(0, 0, lambda nbytes, newlines: growth * nbytes + newlines * bytes_per_row)
 
     def evidence(self, block: bytes) -> pa.Schema:
@@ -87,27 +100,25 @@ class NdjsonTable:
         """A last line without a newline is a record like any other."""
         return None
 
-    def read(self, data: bytes | memoryview, schema: pa.Schema | None = None) -> pa.RecordBatch:
-        """Lines as pyarrow reads them, by ``schema``, the table's if it is None. Raises ``PARSER_ERRORS``.
+    def read(self, data: bytes | memoryview) -> pa.RecordBatch:
+        """Lines as pyarrow reads them. Raises ``PARSER_ERRORS``.
 
         It may find more or fewer rows than there are lines.
         """
-        wanted = self.schema if schema is None else schema
-        text_schema = self._text_schema if schema is None else schema
-        batch = read_lines(data, text_schema, unexpected="error")
-        if text_schema is wanted or text_schema.equals(wanted):
-            return batch
-        columns = [_cast(column, field.type) for column, field in zip(batch.columns, wanted, strict=True)]
-        return pa.RecordBatch.from_arrays(columns, schema=wanted)
+        batch = read_lines(data, self._text_schema, unexpected="error")
+        columns = [_cast(column, field.type) for column, field in zip(batch.columns, self.every, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=self.every).select(self.schema.names)
 
     def read_value(self, name: str, value: object) -> pa.RecordBatch:
         """A row of one column, as ``read`` would have it in the whole row."""
         text = orjson.dumps({name: value}) + b"\n"
         column = read_lines(text, pa.schema([self._text_schema.field(name)]), unexpected="error").column(0)
-        return pa.RecordBatch.from_arrays([_cast(column, self.schema.field(name).type)], [name])
+        return pa.RecordBatch.from_arrays([_cast(column, self.every.field(name).type)], [name])
 
 
 def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if column.type.equals(type_):
+        return column
     if pa.types.is_time(type_) and pa.types.is_string(column.type):
         moments = pc.binary_join_element_wise("1970-01-01T", column, "").cast(pa.timestamp("us"))
         return moments.cast(type_)

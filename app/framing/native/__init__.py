@@ -22,6 +22,8 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
     "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
+    "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT64),
+    "weir_json_texts": (_INT64, _PLACE, _INT64, _PLACE, _INT64, _PLACE, _PLACE),
 }
 
 
@@ -39,6 +41,29 @@ class Column(ctypes.Structure):
         ("second", _INT32),
         ("kind", _INT32),
         ("returns", _INT32),
+        ("unused", _INT32),
+    ]
+
+
+class Node(ctypes.Structure):
+    """``node`` of json.c."""
+
+    _fields_ = [
+        ("key", _PLACE),
+        ("values", _PLACE),
+        ("validity", _PLACE),
+        ("spans", _PLACE),
+        ("first", _INT64),
+        ("nulls", _INT64),
+        ("nbytes", _INT64),
+        ("rows", _INT64),
+        ("second", _INT32),
+        ("kind", _INT32),
+        ("key_bytes", _INT32),
+        ("first_child", _INT32),
+        ("children", _INT32),
+        ("opener", _INT32),
+        ("follower", _INT32),
         ("unused", _INT32),
     ]
 
