@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from app.framing.native import LIBRARY, Column
 from app.framing.native.kinds import STRING, Kind, kind_of
+from app.framing.native.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +108,34 @@ class CsvKernel:
 
     def _batch(self, text: pa.Buffer, found: _Fields) -> pa.RecordBatch | None:
         rows, count = found.rows, len(self._columns)
-        made, buffers = (Column * count)(), []
+        made, room = (Column * count)(), Room()
+        places: list[list[tuple[int, int]]] = []
         for slot, column in enumerate(self._columns):
             kind = column.kind
-            is_text = kind.code == STRING
-            # A text may be written 16 bytes at a time.
-            nbytes = found.nbytes[slot] + 16 if is_text else int((rows + 7) * kind.value_bytes)
-            values, validity = pa.allocate_buffer(nbytes), pa.allocate_buffer((rows + 7) // 8)
-            offsets = pa.allocate_buffer(4 * (rows + 1)) if is_text else None
-            buffers.append((validity, offsets, values))
             place = made[slot]
             place.starts, place.ends = found.places[slot]
-            place.values, place.validity = values.address, validity.address
-            place.offsets = None if offsets is None else offsets.address
             place.kind, place.first, place.second = kind.code, kind.first, kind.second
             place.returns = found.returns if self._places[slot] == self._width - 1 else 0
+            validity = room.want((rows + 7) // 8)
+            if kind.code == STRING:
+                # A text may be written 16 bytes at a time.
+                places.append([validity, room.want(4 * (rows + 1)), room.want(found.nbytes[slot] + 16)])
+            else:
+                places.append([validity, room.want(int((rows + 7) * kind.value_bytes))])
+        address = room.make()
+        for place, [validity, *parts] in zip(made, places, strict=True):
+            place.validity, place.values = address + validity[0], address + parts[-1][0]
+            place.offsets = address + parts[0][0] if len(parts) > 1 else None
         failed = self._library.weir_csv_columns(
             text.address, text.size, found.stride, found.step, found.quote, rows, count, made
         )
         if failed:
             return None
         arrays = []
-        for slot, (validity, offsets, values) in enumerate(buffers):
-            nulls = made[slot].nulls
-            parts = [validity if nulls else None, *([] if offsets is None else [offsets]), values]
-            arrays.append(pa.Array.from_buffers(self._columns[slot].field.type, rows, parts, null_count=nulls))
+        for column, place, [validity, *parts] in zip(self._columns, made, places, strict=True):
+            nulls = place.nulls
+            buffers = [room.buffer(validity) if nulls else None, *map(room.buffer, parts)]
+            arrays.append(pa.Array.from_buffers(column.field.type, rows, buffers, null_count=nulls))
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
 

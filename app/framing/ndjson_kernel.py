@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from app.framing.native import LIBRARY, Node
-from app.framing.native.kinds import BOOL, STRING, STRUCT, Kind, kind_of
+from app.framing.native.kinds import STRING, STRUCT, Kind, kind_of
+from app.framing.native.room import Room
 
 _MOST_FIELDS = 256
 """Of an object: beyond, keys in ever another order would be looked for too long."""
@@ -32,7 +33,7 @@ class NdjsonKernel:
     def __init__(self, library: ctypes.CDLL, schema: pa.Schema, wanted: list[int], most_bytes: int) -> None:
         self._library = library
         self._most_bytes = most_bytes
-        self._columns = [schema.field(index) for index in wanted]
+        self._schema = pa.schema([schema.field(index) for index in wanted])
         self._wanted = wanted
         # Breadth first: the row itself, its fields, and then what stands within these.
         self._fields: list[tuple[pa.DataType, Kind, bool]] = [(pa.struct(list(schema)), Kind(STRUCT), False)]
@@ -55,6 +56,8 @@ class NdjsonKernel:
             node.first_child, node.children = children.start, len(children)
             address += len(key)
         self._template = bytes(template)
+        self._used = [(index, kind) for index, (_, kind, used) in enumerate(self._fields) if used]
+        self._strings = [index for index, kind in self._used if kind.code == STRING]
 
     def read(self, data: bytes | memoryview, lines: int) -> pa.RecordBatch | None:
         """The rows of whole lines, in which no more than ``lines`` newlines stand; None where pyarrow has to look."""
@@ -62,54 +65,50 @@ class NdjsonKernel:
             return None
         if data[-1] != _NEWLINE:
             data, lines = bytes(data) + b"\n", lines + 1
-        texts = sum(used and kind.code == STRING for _, kind, used in self._fields)
-        if texts * lines * _SPAN_BYTES > self._most_bytes:
-            return None
         text = pa.py_buffer(data)
         nodes = (Node * len(self._fields)).from_buffer_copy(self._template)
-        room = [
-            self._allocate(node, kind, lines) if used else ()
-            for node, (_, kind, used) in zip(nodes, self._fields, strict=True)
-        ]
-        rows = self._library.weir_json_rows(text.address, text.size, nodes, lines)
+        fixed, spans, texts = Room(), Room(), Room()
+        bits, places = (lines + 7) // 8, {}
+        for index, kind in self._used:
+            places[index] = [fixed.want(bits)]
+            if kind.code == STRING:
+                nodes[index].spans, _ = spans.want(_SPAN_BYTES * lines)
+            elif kind.code != STRUCT:
+                places[index].append(fixed.want(int(lines * kind.value_bytes) + 1))
+        if spans.nbytes > self._most_bytes:
+            return None
+        fixed_at, spans_at = fixed.make(), spans.make()
+        for index, kind in self._used:
+            node, [(validity_at, _), *values] = nodes[index], places[index]
+            node.validity = fixed_at + validity_at
+            if values:
+                node.values = fixed_at + values[0][0]
+            elif kind.code == STRING:
+                node.spans = spans_at + (node.spans or 0)
+        rows = self._library.weir_json_rows(text.address, text.size, nodes, len(nodes), lines)
         if rows < 0:
             return None
-        columns = [self._array(text, nodes, room, self._children[0][index], rows) for index in self._wanted]
-        return pa.RecordBatch.from_arrays(columns, schema=pa.schema(self._columns))
-
-    def _allocate(self, node: Node, kind: Kind, lines: int) -> tuple[pa.Buffer, ...]:
-        """A bit a row that tells whether there is a value, and the room for values, or for where texts stand."""
-        bits = (lines + 7) // 8
-        validity = pa.allocate_buffer(bits)
-        ctypes.memset(validity.address, 0xFF, bits)
-        node.validity = validity.address
-        if kind.code == STRUCT:
-            return (validity,)
-        if kind.code == STRING:
-            spans = pa.allocate_buffer(_SPAN_BYTES * lines)
-            node.spans = spans.address
-            return (validity, spans)
-        values = pa.allocate_buffer(int((lines + 7) * kind.value_bytes))
-        node.values = values.address
-        if kind.code == BOOL:
-            ctypes.memset(values.address, 0, values.size)
-        return (validity, values)
-
-    def _array(
-        self, text: pa.Buffer, nodes: ctypes.Array[Node], room: list[tuple[pa.Buffer, ...]], index: int, rows: int
-    ) -> pa.Array:
-        type_, kind, _ = self._fields[index]
-        node, (validity, *parts) = nodes[index], room[index]
-        room[index] = ()
-        children: list[pa.Array] | None = None
-        if kind.code == STRUCT:
-            children = [self._array(text, nodes, room, child, rows) for child in self._children[index]]
-        elif kind.code == STRING:
-            offsets, values = pa.allocate_buffer(4 * (rows + 1)), pa.allocate_buffer(node.nbytes + 16)
-            self._library.weir_json_texts(text.address, text.size, node.spans, rows, values.address, offsets.address)
-            parts = [offsets, values]
-        buffers = [validity if node.nulls else None, *parts]
-        return pa.Array.from_buffers(type_, rows, buffers, null_count=node.nulls, children=children)
+        if self._strings:
+            wanted = [(texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 16)) for i in self._strings]
+            texts_at = texts.make()
+            for index, (offsets, values_of) in zip(self._strings, wanted, strict=True):
+                nodes[index].offsets, nodes[index].values = texts_at + offsets[0], texts_at + values_of[0]
+            self._library.weir_json_texts(text.address, text.size, nodes, len(nodes), rows)
+        arrays: dict[int, pa.Array] = {}
+        for index, kind in reversed(self._used):  # children first
+            node, [validity, *values] = nodes[index], places[index]
+            parts = [fixed.buffer(place) for place in values]
+            if kind.code == STRING:
+                parts = [texts.buffer(place) for place in wanted[self._strings.index(index)]]
+            arrays[index] = pa.Array.from_buffers(
+                self._fields[index][0],
+                rows,
+                [fixed.buffer(validity) if node.nulls else None, *parts],
+                null_count=node.nulls,
+                children=[arrays[child] for child in self._children[index]] or None,
+            )
+        columns = [arrays[self._children[0][index]] for index in self._wanted]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
 
 _NEWLINE = b"\n"[0]

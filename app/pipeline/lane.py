@@ -17,7 +17,7 @@ from app.pipeline.bridge import Bridge
 from app.pipeline.options import FlowOptions
 from app.pipeline.push import collect, feed_all, flush, nbytes_of, sated, serve, through
 from app.pipeline.statistics import Inside, StageClock
-from app.pipeline.threads import either, forward, hop, settle
+from app.pipeline.threads import hop, outcome, settle
 
 
 @dataclass(slots=True)
@@ -46,21 +46,22 @@ class Lane:
         submitted: set[Future[Any]] = set()
 
         async def dispatch() -> None:
-            while True:
-                await places.acquire()
-                pages = await self.take()
-                if pages is None:
-                    order.put_nowait(None)
-                    return
-                future = self.executor.submit(feed_all, stages, pages)
-                submitted.add(future)
-                order.put_nowait((pages, future))
+            try:
+                while True:
+                    await places.acquire()
+                    if (pages := await self.take()) is None:
+                        return
+                    future = self.executor.submit(feed_all, stages, pages)
+                    submitted.add(future)
+                    order.put_nowait((pages, future))
+            finally:
+                order.put_nowait(None)
 
         dispatcher = asyncio.create_task(dispatch())
         try:
-            while (entry := await either(order.get(), dispatcher)) is not None:
+            while (entry := await order.get()) is not None:
                 pages, future = entry
-                results, clocks = await asyncio.wrap_future(future)
+                results, clocks = await outcome(future)
                 submitted.discard(future)
                 for clock, seen in zip(self.clocks, clocks, strict=True):
                     clock.add(seen)
@@ -70,6 +71,7 @@ class Lane:
                     await self.give(page)
                 places.release()
                 del entry, pages, future, results
+            await dispatcher
         finally:
             dispatcher.cancel()
             await settle(submitted)
@@ -96,11 +98,13 @@ class Lane:
     async def run_pulled(self, operator: Operator) -> None:
         """The operator on a thread of its own; the thread waits for the loop, never the loop for the thread."""
         bridge = Bridge(self, asyncio.get_running_loop())
+        supplier = asyncio.create_task(bridge.supply())
         with ThreadPoolExecutor(1, thread_name_prefix=f"weir-{operator.name}") as own_thread:
             future = own_thread.submit(bridge.carry, operator)
             try:
-                await asyncio.wrap_future(forward(future))
+                await outcome(future)
             finally:
+                supplier.cancel()
                 bridge.stop()
                 if isinstance(operator, Interruptible) and not future.done():
                     operator.interrupt()
@@ -108,14 +112,19 @@ class Lane:
 
     async def take(self) -> list[Page] | None:
         """The next page, with those that wait behind it as long as all are less than one page; None at the end."""
-        assert isinstance(self.inp, Channel)
         started = time.perf_counter()
+        try:
+            return await self.receive()
+        finally:
+            self.lap("idle_s", started)
+
+    async def receive(self) -> list[Page] | None:
+        """As ``take``, for whoever notes by itself how long it waits."""
+        assert isinstance(self.inp, Channel)
         try:
             pages = [await self.inp.receive()]
         except EndOfChannel:
             return None
-        finally:
-            self.lap("idle_s", started)
         room = self.options.page_bytes - pages[0].nbytes
         while room > 0 and (page := self.inp.receive_nowait(room)) is not None:
             pages.append(page)

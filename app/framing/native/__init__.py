@@ -22,8 +22,8 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
     "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
-    "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT64),
-    "weir_json_texts": (_INT64, _PLACE, _INT64, _PLACE, _INT64, _PLACE, _PLACE),
+    "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
+    "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
 }
 
 
@@ -53,6 +53,7 @@ class Node(ctypes.Structure):
         ("values", _PLACE),
         ("validity", _PLACE),
         ("spans", _PLACE),
+        ("offsets", _PLACE),
         ("first", _INT64),
         ("nulls", _INT64),
         ("nbytes", _INT64),

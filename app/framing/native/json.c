@@ -18,13 +18,15 @@
 /* A field of the rows, or of the objects within a field, whose fields stand from first_child on.
 
    key is the name in quotes, key_bytes of it, behind which 16 bytes can be read. Where validity is NULL nobody asks for
-   the values: they are judged only. spans is for texts: a start and an end for each row. For first and second see
+   the values: they are judged only. spans is for texts: a start and an end for each row;
+   values and offsets are for weir_json_texts then. For first and second see
    weir_csv_columns. rows is the number of rows that were given a value so far, or a null. opener is the field that came
    first in the last of its objects, and follower the one that came behind it. */
 typedef struct {
     const uint8_t *key;
     uint8_t *values, *validity;
     uint32_t *spans;
+    int32_t *offsets;
     int64_t first, nulls, nbytes, rows;
     int32_t second, kind, key_bytes, first_child, children, opener, follower, unused;
 } node;
@@ -343,12 +345,18 @@ static const uint8_t *object_end(const reader *r, const uint8_t *p, node *self)
     return p;
 }
 
-/* The rows of whole lines, the last of which is ended too. nodes[0] is the row itself; every node's rows, nulls and nbytes
-   are 0 and its bits all set, those of values that are bits clear; there is room for most_rows. Gives the number of rows. */
-int64_t weir_json_rows(const uint8_t *data, int64_t nbytes, node *nodes, int64_t most_rows)
+/* The rows of whole lines, the last of which is ended too. nodes[0] is the row itself; the rows, nulls and nbytes of all
+   count nodes are 0, and they have room for most_rows. Gives the number of rows. */
+int64_t weir_json_rows(const uint8_t *data, int64_t nbytes, node *nodes, int32_t count, int64_t most_rows)
 {
     if (nbytes < 1 || nbytes >= ESCAPED || data[nbytes - 1] != '\n' || !is_utf8(data, nbytes))
         return -1;
+    for (int32_t i = 0; i < count; i++) {
+        if (nodes[i].validity)
+            memset(nodes[i].validity, 0xff, (size_t)(most_rows + 7) / 8);
+        if (nodes[i].validity && nodes[i].kind == BOOL)
+            memset(nodes[i].values, 0, (size_t)(most_rows + 7) / 8);
+    }
     const uint8_t *p = data, *const end = data + nbytes;
     /* Numbers are read 17 bytes at a time, from a sign on. */
     reader r = {data, nbytes >= 17 ? end - 17 : data, nodes, 0};
@@ -420,11 +428,10 @@ static uint8_t *put_plain(uint8_t *out, const uint8_t *p, const uint8_t *end)
     return out;
 }
 
-/* The texts of spans, one behind the other; values has room for 16 bytes more than they take. Gives how long they are. */
-int64_t weir_json_texts(const uint8_t *data, int64_t nbytes, const uint32_t *spans, int64_t rows, uint8_t *values,
-                        int32_t *offsets)
+/* The texts of spans, one behind the other. Values has room for 16 bytes more than they take. */
+static void put_texts(const uint8_t *data, const uint8_t *safe, const uint32_t *spans, int64_t rows, uint8_t *values,
+                      int32_t *offsets)
 {
-    const uint8_t *const safe = data + (nbytes < 16 ? 0 : nbytes - 16);
     uint8_t *out = values;
     for (int64_t row = 0; row < rows; row++) {
         const uint8_t *text = data + spans[2 * row], *end = data + (spans[2 * row + 1] & ~ESCAPED);
@@ -441,5 +448,14 @@ int64_t weir_json_texts(const uint8_t *data, int64_t nbytes, const uint32_t *spa
         }
     }
     offsets[rows] = (int32_t)(out - values);
-    return out - values;
+}
+
+/* Makes the texts of all nodes that have spans: now there is room in values for nbytes and 16 more, and in offsets for one
+   more than the rows. */
+void weir_json_texts(const uint8_t *data, int64_t nbytes, const node *nodes, int32_t count, int64_t rows)
+{
+    const uint8_t *const safe = data + (nbytes < 16 ? 0 : nbytes - 16);
+    for (const node *n = nodes; n < nodes + count; n++)
+        if (n->spans)
+            put_texts(data, safe, n->spans, rows, n->values, n->offsets);
 }

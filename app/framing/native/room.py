@@ -1,0 +1,37 @@
+"""Room for many buffers in one allocation: each that is made by itself gives the GIL up, and waits to have it back."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_ALIGNED_BYTES = 16
+"""What a decimal of 128 bits needs; the 64 that Arrow recommends would be much for batches of one row."""
+
+
+class Room:
+    """Asked for buffers first, and then made, once."""
+
+    def __init__(self) -> None:
+        self._nbytes = 0
+        self._buffer: pa.Buffer | None = None
+
+    def want(self, nbytes: int) -> tuple[int, int]:
+        """The place of a buffer of ``nbytes``, for ``buffer`` and ``address``."""
+        start = self._nbytes
+        self._nbytes += -(-nbytes // _ALIGNED_BYTES) * _ALIGNED_BYTES
+        return start, nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """What was asked for, in all."""
+        return self._nbytes
+
+    def make(self) -> int:
+        """Allocate it. Gives the address of the first buffer; a place is so many bytes behind it."""
+        self._buffer = pa.allocate_buffer(self._nbytes)
+        return int(self._buffer.address)
+
+    def buffer(self, place: tuple[int, int]) -> pa.Buffer:
+        """The buffer at ``place``, which keeps the whole room alive."""
+        assert self._buffer is not None
+        return self._buffer.slice(*place)
