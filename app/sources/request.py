@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ class MessagePages:
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._received_bytes = 0
+        self._came_at = time.monotonic()
         self._ended = False
         self._pending: asyncio.Task[MutableMapping[str, Any]] | None = None
 
@@ -61,6 +63,10 @@ class MessagePages:
         self._pieces = [data[self._page_bytes :]] if len(data) > self._page_bytes else []
         self._held_bytes = sum(map(len, self._pieces))
         return data[: self._page_bytes]
+
+    def quiet_s(self) -> float:
+        """For how long no message has brought anything, in seconds."""
+        return time.monotonic() - self._came_at
 
     def close(self) -> None:
         """Forget a receive that is under way."""
@@ -87,6 +93,7 @@ class MessagePages:
         if data:
             self._pieces.append(data)
             self._held_bytes += len(data)
+            self._came_at = time.monotonic()
         self._ended = not message.get("more_body", False)
         return True
 
@@ -157,6 +164,11 @@ class RequestBody:
         await self._ended.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def quiet_s(self) -> float:
+        """For how long nothing of the body has come, in seconds, where it comes in ``receive()``'s messages; a server
+        that offers pages keeps the time itself."""
+        return self._messages.quiet_s()
 
     def close(self) -> None:
         """Forget a receive that is under way."""

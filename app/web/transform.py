@@ -415,7 +415,7 @@ class _Exchange:
                     entry.reason = Refusal(code, "the client left before the result was whole")
                     run.cancel()
                     break
-                if self._sink is not None and self._sink.stalled_s() > self._shop.options.idle_s:
+                if self._is_stalled(body):
                     entry.reason = Refusal("stalled", f"the client took nothing for {self._shop.options.idle_s:g} s")
                     run.cancel()
                     break
@@ -430,6 +430,12 @@ class _Exchange:
         finally:
             watch.cancel()
             del run  # it remembers its failure, which remembers this frame, and what a store's client keeps of a part
+
+    def _is_stalled(self, body: RequestBody) -> bool:
+        """The client neither takes what is there for it nor sends. Our own wire keeps the time itself."""
+        if self._wire is not None or self._sink is None:
+            return False
+        return min(self._sink.stalled_s(), body.quiet_s()) > self._shop.options.idle_s
 
     async def _deliver(self, kept: KeptBytes, media_type: str, digest: str, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole result, with its length and digest (RFC 9530)."""

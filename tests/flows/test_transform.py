@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +366,25 @@ def test_a_client_that_reads_nothing_until_it_has_sent_all_is_rescued(server: Se
     run = server.run(server.runs()[0]["id"])
     assert run["spooled_bytes"] > 0
     assert run["output_bytes"] == size
+
+
+def test_an_upload_may_take_longer_than_a_reader_may_idle(spool: Path) -> None:
+    """httpx reads nothing until it has sent everything."""
+
+    def body() -> Iterator[bytes]:
+        yield b"a" * (64 << 20)
+        until = time.monotonic() + 3.5
+        while time.monotonic() < until:
+            yield b"b" * 1000
+            time.sleep(0.02)
+        yield b"end"
+
+    with serving(spool, idle_timeout="1s") as server:
+        answer = httpx.post(f"{server.transform}?upper", content=body(), timeout=60).content
+        assert answer.startswith(b"A" * (64 << 20))
+        assert answer.endswith(b"BEND")
+        assert server.metrics()["weir_spool_overflows_total"] == 1
+        server.assert_at_rest()
 
 
 def test_a_slow_duplex_reader_pays_no_disk(server: Server) -> None:

@@ -111,6 +111,7 @@ class Exchange:
         self._taken_at = 0.0
         self._limits = limits
         self._inward, self._outward = Pace(limits), Pace(limits)
+        self._looked_at_bytes = 0
         self._until = time.monotonic() + limits.request_s if limits.request_s else float("inf")
 
     # The body.
@@ -388,7 +389,11 @@ class Exchange:
         self.wake()
 
     def look(self, now: float) -> None:
-        """Hold the client to its limits; called a few times a second with a monotonic time."""
+        """Hold the client to its limits; called a few times a second with a monotonic time.
+
+        While its body still comes, it may leave the answer where it is: many clients read nothing until they have sent
+        everything. Its time to read begins, in full, with the last byte that came.
+        """
         if self._failure is not None or self._gone.is_set():
             return
         received, limits = self.body.received_bytes, self._limits
@@ -402,6 +407,8 @@ class Exchange:
             self.fail(Refusal("too_slow", f"the request took longer than {limits.request_s:g} s (REQUEST_TIMEOUT)"))
             self._line.abort()
         else:
+            if received != self._looked_at_bytes:
+                self._looked_at_bytes, self._outward = received, Pace(limits)
             unsent = self._unsent_bytes()
             if self._outward.look(now, self._written_bytes - unsent, owed=unsent > 0) is not None:
                 self.leaving = "stalled"

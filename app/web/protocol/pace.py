@@ -11,9 +11,10 @@ class Limits:
     """What the operator allows a client, in seconds and bytes; 0 means no limit.
 
     ``header_s``: from the first byte of a request to the end of its head. ``keep_alive_s``: between two requests.
-    ``idle_s``: sending, or taking, nothing while the other side waits for it. ``min_bytes_per_s``: its rate while the
-    other side waits for it, over any ``idle_s``. ``request_s``: from head to the end of the answer. ``linger_s``: how
-    long a body that nobody wants any more is read and dropped, so that the client gets to see its answer.
+    ``idle_s``: sending, or taking, nothing while the other side waits for it; who still sends need not take.
+    ``min_bytes_per_s``: its rate while the other side waits for it, over any ``idle_s``. ``request_s``: from head to the
+    end of the answer. ``linger_s``: how long a body that nobody wants any more is read and dropped, so that the client
+    gets to see its answer.
     """
 
     header_s: float = 30.0
