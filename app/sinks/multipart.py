@@ -143,7 +143,7 @@ class MultipartSink:
         last = self._part
         if self._upload_id is None:
             await self._hash(last)
-            await self._open()
+            await self._on_thread(self._open)
             await self._note_completing(last.nbytes)
             await self._make(lambda: self._put(last))
         else:
@@ -193,7 +193,7 @@ class MultipartSink:
         """Begin to send a part, once there is a place for it."""
         await self._hash(part)
         if self._upload_id is None:
-            await self._open()
+            await self._on_thread(self._open)
             self._upload_id = await self._on_thread(self._begin)
         await self._places.acquire()
         if self._failure is not None:
@@ -239,8 +239,9 @@ class MultipartSink:
     def _digest(self) -> str | None:
         return None if self._sha256 is None else self._sha256.hexdigest()
 
-    async def _open(self) -> None:
-        self._entry = await self._on_thread(self._ledger.open, self.url, self._writing.token)
+    def _open(self) -> None:
+        """Noted on the thread that asks for it: whoever is cancelled meanwhile is not given it, and has to close it."""
+        self._entry = self._ledger.open(self.url, self._writing.token)
 
     def _begin(self) -> str:
         assert self._entry is not None

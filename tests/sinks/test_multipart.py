@@ -36,23 +36,28 @@ class Notes:
         self.open_entries: dict[int, list[str]] = {}
         self.left: list[int] = []
         self.said: list[str] = []
+        self.on_call: Callable[[str], object] = lambda name: None
 
     def open(self, url: str, token: str) -> int:
         entry = len(self.said) + 1
         self.open_entries[entry] = [url]
         self.said.append("open")
+        self.on_call("open")
         return entry
 
     def begun(self, entry: int, upload_id: str) -> None:
         self.open_entries[entry].append(upload_id)
         self.said.append("begun")
+        self.on_call("begun")
 
     def completing(self, entry: int, nbytes: int, digest: str | None) -> None:
         self.said.append("completing")
+        self.on_call("completing")
 
     def close(self, entry: int) -> None:
         del self.open_entries[entry]
         self.said.append("close")
+        self.on_call("close")
 
     def leave(self, entry: int) -> None:
         del self.open_entries[entry]
@@ -68,6 +73,7 @@ class Faulty(MemoryStore):
         self.faults: dict[str, list[str]] = {}
         self.sending = self.most_sending = 0
         self.gate: threading.Event | None = None
+        self.on_call: Callable[[str], object] = lambda name: None
         self.count = threading.Lock()
 
     def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
@@ -77,6 +83,7 @@ class Faulty(MemoryStore):
         if fault == "refuse":
             raise Refusal("forbidden", "as asked")
         made = call()
+        self.on_call(name)
         if fault == "lost":
             raise Transient("reset", "the answer was lost")
         return made
@@ -273,6 +280,55 @@ async def test_a_bounded_number_of_parts_is_sent_at_a_time(bench: Bench) -> None
     await sink.commit()
     assert bench.store.most_sending == 2
     bench.assert_clean(DATA)
+
+
+@pytest.mark.parametrize(
+    ("call", "data", "whole"),
+    [
+        ("open", DATA, False),
+        ("begin", DATA, False),
+        ("begun", DATA, False),
+        ("put_part", DATA, False),
+        ("completing", DATA, False),
+        ("complete", DATA, True),
+        ("close", DATA, True),
+        ("open", b"small", False),
+        ("completing", b"small", False),
+        ("put", b"small", True),
+        ("close", b"small", True),
+    ],
+)
+async def test_one_that_is_cancelled_during_any_call_is_whole_or_not_there(
+    bench: Bench, call: str, data: bytes, whole: bool
+) -> None:
+    """Each call has done its work and not returned when the cancellation comes."""
+    sink, loop = bench.sink(), asyncio.get_running_loop()
+
+    async def all_of_it() -> None:
+        try:
+            await bench.write(sink, data)
+            await sink.commit()
+        except BaseException:
+            await sink.abort()
+            raise
+
+    task = asyncio.create_task(all_of_it())
+    cancelled = threading.Event()
+
+    def cancel() -> None:
+        task.cancel()
+        loop.call_soon(cancelled.set)  # by then the task has been told
+
+    def on_call(name: str) -> None:
+        if name == call and not cancelled.is_set():
+            loop.call_soon_threadsafe(cancel)
+            assert cancelled.wait(10)
+
+    bench.store.on_call = bench.notes.on_call = on_call
+    await asyncio.wait((task,))
+    assert cancelled.is_set()
+    assert task.cancelled() == (not whole)
+    bench.assert_clean(data if whole else None)
 
 
 @pytest.mark.parametrize("after", range(0, 40, 3))
