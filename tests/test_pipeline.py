@@ -96,6 +96,28 @@ class First:
 
 
 @dataclass
+class Warm:
+    """Quick from its third call on; it notes whether it was called in place."""
+
+    name: str = "warm"
+    holds: int = 0
+    grows: float = 0.0
+    stateless: bool = False
+    in_place: list[bool] = field(default_factory=list)
+
+    @property
+    def brisk(self) -> bool:
+        return len(self.in_place) >= 2
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        self.in_place.append(threading.current_thread() is threading.main_thread())
+        yield page
+
+    def flush(self) -> Iterable[Page]:
+        yield Page(b"end", 3)
+
+
+@dataclass
 class Pull:
     """An operator that passes pages on from a thread of its own."""
 
@@ -224,6 +246,16 @@ async def test_a_cancelled_flow_leaves_no_thread_at_work() -> None:
     assert pull.thread is not None
     pull.thread.join(1)
     assert not pull.thread.is_alive()
+
+
+async def test_a_stage_runs_in_place_only_while_it_is_brisk() -> None:
+    warm, sink = Warm(), Collect()
+    await flow(numbers(6), [warm, Map()], sink).run()
+    assert warm.in_place == [False, False, True, True, True, True]
+    assert [bytes(page.payload[:4]) for page in sink.pages] == [
+        *(number.to_bytes(4, "big") for number in range(6) for _ in range(2)),
+        *(b"end", b"end"),
+    ]
 
 
 async def test_a_slow_sink_holds_the_source_back() -> None:

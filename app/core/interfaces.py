@@ -127,10 +127,13 @@ class Sated(Protocol):
 
 @runtime_checkable
 class Brisk(Protocol):
-    """A stage that a page costs no more than a hop to a thread would (some 100 us for 1 MiB). Where it does not stand next
-    to a slower one of its kind, it runs in place, on the loop."""
+    """A stage that a page costs little more than a hop to a thread would (some 100 us for 1 MiB, where nobody waits). Where
+    it does not stand next to a slower one of its kind, it runs in place, on the loop."""
 
-    brisk: Literal[True]
+    @property
+    def brisk(self) -> bool:
+        """The next call will be quick. While it may not be, the stage is called on a thread."""
+        ...
 
 
 @runtime_checkable

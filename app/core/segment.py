@@ -32,7 +32,8 @@ class Pulled:
 
 @dataclass(frozen=True, slots=True)
 class Quick:
-    """Stages of which a page costs less than a hop to a thread: whoever makes a page takes it through them in place."""
+    """Stages of which a page costs no more than a hop to a thread, mostly: whoever makes a page takes it through them in
+    place."""
 
     stages: tuple[Stage, ...]
 

@@ -84,7 +84,7 @@ class NdjsonParse:
         yield parse_page(
             page,
             self._table.schema,
-            read=partial(self._judge, page.rows),
+            read=partial(self._judge, page),
             index=line_ends,
             records=lambda text: list(_lines(text)),
             blame=self._blame,
@@ -94,11 +94,12 @@ class NdjsonParse:
         """Nothing is kept."""
         return iter(())
 
-    def _judge(self, lines: int, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
-        """See ``bad_rows.Read``: pyarrow's verdict, and that each line is one row. There are at most ``lines`` newlines."""
+    def _judge(self, page: Page, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
+        """See ``bad_rows.Read``: pyarrow's verdict on some of ``page``, and that each line is one row."""
         if self._table.kernel is not None:
-            # There is room for so many rows in what it makes, and of a piece that may be kept.
-            batch = self._table.kernel.read(data, data.count(b"\n") if isinstance(data, bytes) else lines)
+            # There will be room for so many rows; that of a piece may be kept for long.
+            lines = page.rows if len(data) == page.nbytes else bytes(data).count(b"\n")
+            batch = self._table.kernel.read(data, lines)
             if batch is not None and count in (None, batch.num_rows):
                 return batch
         if not _is_utf8(data):

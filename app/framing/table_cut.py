@@ -71,6 +71,11 @@ class TableCut:
         self._line = 1
         self._first = True
 
+    @property
+    def brisk(self) -> bool:
+        """The table is open, and C tells where its records end."""
+        return self._cutter is not None and self._cutter.is_quick
+
     def feed(self, page: Page) -> Iterator[Page]:
         """The blocks that ``page`` completes. Raises what opening the format raises."""
         if self._cutter is None:

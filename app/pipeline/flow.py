@@ -153,7 +153,7 @@ class Flow:
         async for page in self.source:
             lane.lap("idle_s", started)
             self._input_bytes += page.nbytes
-            for result in lane.results(page):
+            for result in await lane.results(page):
                 self._pick_up(result)
                 started = time.perf_counter()
                 patience = None if relieved else loop.call_later(_PATIENCE_S, relieve)
@@ -169,7 +169,7 @@ class Flow:
                 await self._drain()
                 return
             started = time.perf_counter()
-        for result in lane.rest():
+        for result in await lane.rest():
             self._pick_up(result)
             await self._write(result)
 

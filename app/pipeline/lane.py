@@ -132,17 +132,23 @@ class Lane:
         self.inside.pick_up(nbytes_of(pages))
         return pages
 
-    def results(self, page: Page) -> Iterable[Page]:
+    async def results(self, page: Page) -> Iterable[Page]:
         """What the quick stages make of a page."""
-        return through(self.quick, self.quick_clocks, page, 0) if self.quick else (page,)
+        return await self._in_place(through(self.quick, self.quick_clocks, page, 0)) if self.quick else (page,)
 
-    def rest(self) -> Iterable[Page]:
+    async def rest(self) -> Iterable[Page]:
         """What the quick stages kept back, once all pages are through."""
-        return flush(self.quick, self.quick_clocks, 0)
+        return await self._in_place(flush(self.quick, self.quick_clocks, 0))
+
+    async def _in_place(self, results: Iterator[Page]) -> Iterable[Page]:
+        """``results``, to be made in place; or made on a thread, where one of the stages may take its time."""
+        if all(getattr(stage, "brisk", False) for stage in self.quick):
+            return results
+        return await hop(self.executor, list, results)
 
     async def finish(self) -> None:
         """All pages are through: what is left, and the end."""
-        for page in self.rest():
+        for page in await self.rest():
             self.inside.pick_up(page.nbytes)
             await self._send(page)
         self.out.close()
@@ -151,7 +157,7 @@ class Lane:
         """Send on a result that was picked up."""
         if self.quick:
             self.inside.put_down(page.nbytes)
-            for result in self.results(page):
+            for result in await self.results(page):
                 self.inside.pick_up(result.nbytes)
                 await self._send(result)
         else:

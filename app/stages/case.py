@@ -23,7 +23,7 @@ class Case:
     holds = 0
     grows = 1.0
     stateless = True
-    brisk: Literal[True] = True
+    brisk = True
     keeps_length: Literal[True] = True
 
     def __init__(self, *, upper: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
@@ -23,7 +22,7 @@ class Tolerance:
     holds = 0
     grows = 0.0
     stateless = False
-    brisk: Literal[True] = True
+    brisk = True
 
     def __init__(
         self, on_error: str, max_errors: int | float | None, keep: Callable[[Sequence[Reject]], None] | None
