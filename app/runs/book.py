@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Row, and_, delete, func, insert, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.channel import ChannelStatistics
@@ -20,8 +21,11 @@ from app.runs.database import Database, owners, runs
 from app.runs.journal import Journal
 from app.runs.record import FINAL, MODES, Run, run_of_document
 from app.stores.kept import Shelf
+from app.stores.objects import ABSENT
 
 T = TypeVar("T")
+
+log = logging.getLogger("weir")
 
 _LOOK_AGAIN_S = 0.25
 _SWEPT_AT_A_TIME = 500
@@ -155,7 +159,7 @@ class Book:
             entry.forgotten = True
             self._stop(entry)
         elif entry.ended.is_set():
-            await self._read(lambda: self._drop(entry))
+            await self._read(lambda: self._drop(entry.run.id))
         else:
             await self._read(lambda: self._ask_to_cancel(entry.run.id))
 
@@ -261,12 +265,23 @@ class Book:
             rows = connection.execute(select(runs).order_by(runs.c.created_at.desc()).limit(most))
             return [self._entry(row) for row in rows]
 
-    def _drop(self, entry: Entry) -> None:
-        for place in (entry.rejects, entry.result.place if entry.result is not None else None):
-            if place is not None:
-                self._shelf.drop(place)
+    def _drop(self, run_id: str) -> None:
+        with self._database.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
+        if row is not None:  # what has expired and was not swept yet goes as well
+            self._let_go(_places_of_row(row))
         with self._database.writing() as connection:
-            connection.execute(delete(runs).where(runs.c.id == entry.run.id))
+            connection.execute(delete(runs).where(runs.c.id == run_id))
+
+    def _let_go(self, places: Iterable[str]) -> None:
+        """Drop what a run left. Raises what may pass, such as ``store_failed``; what can never be found again is let be."""
+        for place in places:
+            try:
+                self._shelf.drop(place)
+            except Refusal as refusal:
+                if refusal.code not in ABSENT:
+                    raise
+                log.warning("%s could not be dropped, and never can be: %s", place, refusal)
 
     def _ask_to_cancel(self, run_id: str) -> None:
         with self._database.writing() as connection:
@@ -303,26 +318,33 @@ class Book:
 
     def _sweep(self) -> None:
         now = time.time()
-        old = and_(runs.c.ended_at < now - self._ttl_s, or_(runs.c.result.is_not(None), runs.c.rejects.is_not(None)))
+        left = or_(runs.c.result.is_not(None), runs.c.rejects.is_not(None))
+        old = and_(runs.c.ended_at < now - self._ttl_s, left)
         with self._database.reading() as connection:
             expired = list(connection.execute(select(runs).where(old).limit(_SWEPT_AT_A_TIME)))
             count = int(connection.scalar(select(func.count()).select_from(runs)) or 0)
             oldest = select(runs).where(runs.c.ended_at.is_not(None)).order_by(runs.c.created_at)
             crowding = list(connection.execute(oldest.limit(min(_SWEPT_AT_A_TIME, max(0, count - self._most)))))
-        for row in (*expired, *crowding):
-            places = (row.rejects, None if row.result is None else orjson.loads(row.result)["place"])
-            for place in places:
-                if place is not None:
-                    self._shelf.drop(place)
-        with self._database.writing() as connection:
-            expired_ids = [row.id for row in expired]
-            connection.execute(update(runs).where(runs.c.id.in_(expired_ids)).values(result=None, rejects=None))
-            connection.execute(delete(runs).where(runs.c.id.in_([row.id for row in crowding])))
-            connection.execute(delete(runs).where(runs.c.ended_at < now - 2 * self._ttl_s))
+        swept: set[str] = set()
+        try:
+            for row in (*expired, *crowding):
+                self._let_go(_places_of_row(row))
+                swept.add(row.id)
+        finally:  # a store that does not answer keeps its own, not what was dropped before
+            with self._database.writing() as connection:
+                connection.execute(update(runs).where(runs.c.id.in_(swept)).values(result=None, rejects=None))
+                connection.execute(delete(runs).where(runs.c.id.in_([row.id for row in crowding if row.id in swept])))
+                # Only what is dropped may lose its record: who else would know of it?
+                connection.execute(delete(runs).where(runs.c.ended_at < now - 2 * self._ttl_s, not_(left)))
 
     def _places(self) -> set[str]:
         with self._database.reading() as connection:
             rows = list(connection.execute(select(runs.c.result, runs.c.rejects, runs.c.asked)))
-        places = {row.rejects for row in rows if row.rejects is not None}
-        places |= {orjson.loads(row.result)["place"] for row in rows if row.result is not None}
+        places = {place for row in rows for place in _places_of_row(row)}
         return places | {orjson.loads(row.asked)["body"] for row in rows if row.asked is not None}
+
+
+def _places_of_row(row: Row[Any]) -> list[str]:
+    """Where there is something of a run; rejects that are none have no place."""
+    result = None if row.result is None else orjson.loads(row.result)["place"]
+    return [place for place in (row.rejects, result) if place]
