@@ -167,8 +167,11 @@ class Book:
         """The latest runs, newest first."""
         await self._journal.settled()
         found = {entry.run.id: entry.run for entry in await self._read(lambda: self._newest(most))}
-        found |= {run_id: entry.now() for run_id, entry in self._live.items() if not entry.forgotten}
-        return sorted(found.values(), key=lambda run: -run.created_at)[:most]
+        found |= {run_id: entry.now() for run_id, entry in self._live.items()}
+        forgotten = {run_id for run_id, entry in self._live.items() if entry.forgotten}
+        return sorted(
+            (run for run in found.values() if run.id not in forgotten), key=lambda run: run.created_at, reverse=True
+        )[:most]
 
     async def claim(self, entry: Entry, key: str, fingerprint: str) -> Entry | None:
         """Open an entry for a new run that takes an Idempotency-Key, durably, or give the run that has it already. A run
