@@ -47,7 +47,7 @@ class Result:
 @dataclass(slots=True, eq=False)
 class Entry:
     """A run in the book. While it runs here there is a way to ``look`` at it and to ``stop`` it, and ``reason`` says why
-    it was stopped. ``asked`` is what it takes to do it again, where that can be. ``result`` and ``rejects`` (a place)
+    it was ``stopped``. ``asked`` is what it takes to do it again, where that can be. ``result`` and ``rejects`` (a place)
     are what it left, for as long as that is kept: ``expired`` says that it no longer is. Once it is ``settling`` it has a
     result and is not stopped any more; once ``forgotten`` its record is to go when it ends."""
 
@@ -59,6 +59,7 @@ class Entry:
     expired: bool = False
     look: Callable[[], Run] | None = None
     stop: Callable[[], object] | None = None
+    stopped: bool = False
     reason: Refusal | None = None
     edges: Callable[[], tuple[ChannelStatistics, ...]] | None = None
     settling: bool = False
@@ -232,7 +233,8 @@ class Book:
 
     def _stop(self, entry: Entry) -> None:
         entry.reason = Refusal("cancelled", "the run was cancelled with DELETE")
-        if entry.stop is not None:
+        if entry.stop is not None and not entry.stopped:  # a second time would hit what cleans up after the first
+            entry.stopped = True
             entry.stop()
 
     def _lose(self, run_id: str) -> None:

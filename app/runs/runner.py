@@ -102,8 +102,10 @@ class Runner:
         except BaseException as error:
             if entry.run.state == "running":
                 entry.run = advance(entry.run, progress())
-            await flow.sink.abort()  # it may never have been run
-            await self._fail(entry, error, settle)
+            try:
+                await flow.sink.abort()  # it may never have been run
+            finally:
+                await _to_its_end(self._fail(entry, error, settle))
             raise
         entry.run = advance(entry.run, progress())
         await _to_its_end(self._end(entry, Committed(receipt)))
