@@ -102,7 +102,8 @@ class Journal:
                 self._insert(connection, fresh)
                 lost = self._update(connection, {name: row for name, row in made.items() if name not in fresh})
                 if gone:
-                    connection.execute(delete(runs).where(runs.c.id.in_(gone)))
+                    # Ours only: of a run that another server took over, that one has the record now.
+                    connection.execute(delete(runs).where(runs.c.id.in_(gone), runs.c.owner == self._owner))
         except IntegrityError:  # a transaction whose end was not heard of had written them
             self._known |= fresh.keys()
             return self._store(rows)
