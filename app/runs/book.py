@@ -70,6 +70,10 @@ class Entry:
         """The record with the figures of this moment."""
         return self.run if self.look is None else self.look()
 
+    def places(self) -> list[str]:
+        """Where what it left is kept; rejects that are none have no place."""
+        return [place for place in (self.rejects, None if self.result is None else self.result.place) if place]
+
     def row(self) -> Callable[[], dict[str, Any]]:
         """What makes its columns as they are now."""
         run, ended_at, asked, result, rejects = self.now(), self.ended_at, self.asked, self.result, self.rejects
@@ -102,6 +106,7 @@ class Book:
         self._ttl_s = ttl_s
         self._most = most
         self._live: dict[str, Entry] = {}
+        self._erasing: dict[str, asyncio.Task[None]] = {}
 
     def add(self, run: Run, asked: str | None = None) -> Entry:
         """Open an entry for a new run. It is in the database once ``save`` says so, or when it ends or is refreshed."""
@@ -120,6 +125,9 @@ class Book:
         entry.asked = None
         self._live.pop(entry.run.id, None)
         entry.ended.set()
+        if entry.forgotten and entry.places():
+            erasing = self._erasing[entry.run.id] = asyncio.create_task(self._erase(entry))
+            return asyncio.shield(erasing)
         hurry = entry.run.mode != "stream"
         return asyncio.shield(self._journal.note(entry.run.id, None if entry.forgotten else entry.row(), hurry=hurry))
 
@@ -135,7 +143,7 @@ class Book:
             return entry
         await self._journal.settled()
         found = await self._read(lambda: self._select(runs.c.id == run_id))
-        if not found:
+        if not found or run_id in self._erasing:
             raise Refusal("not_found", f"there is no run {run_id[:80]!r}, or it is no longer kept")
         return found[0]
 
@@ -169,7 +177,7 @@ class Book:
         await self._journal.settled()
         found = {entry.run.id: entry.run for entry in await self._read(lambda: self._newest(most))}
         found |= {run_id: entry.now() for run_id, entry in self._live.items()}
-        forgotten = {run_id for run_id, entry in self._live.items() if entry.forgotten}
+        forgotten = self._erasing.keys() | {run_id for run_id, entry in self._live.items() if entry.forgotten}
         return sorted(
             (run for run in found.values() if run.id not in forgotten), key=lambda run: run.created_at, reverse=True
         )[:most]
@@ -215,6 +223,7 @@ class Book:
 
     async def close(self) -> None:
         """Write what is still to be written."""
+        await asyncio.gather(*self._erasing.values(), return_exceptions=True)
         await self._journal.settled()
 
     def edge_bytes(self) -> dict[str, int]:
@@ -230,6 +239,20 @@ class Book:
         counts = Counter(dict.fromkeys(MODES, 0))
         counts.update(entry.run.mode for entry in self._live.values() if entry.run.state not in FINAL)
         return counts
+
+    async def _erase(self, entry: Entry) -> None:
+        """Who deleted the run came too late to stop it: what it left goes, then its record. Where a store does not answer
+        both stay, and the sweep sees to them."""
+        row: Callable[[], dict[str, Any]] | None = None
+        try:
+            try:
+                await self._read(lambda: self._let_go(entry.places()))
+            except Refusal as refusal:
+                log.warning("what run %s left is dropped later: %s", entry.run.id, refusal)
+                row = entry.row()
+            await self._journal.note(entry.run.id, row, hurry=True)
+        finally:
+            del self._erasing[entry.run.id]
 
     def _stop(self, entry: Entry) -> None:
         entry.reason = Refusal("cancelled", "the run was cancelled with DELETE")
@@ -350,6 +373,6 @@ class Book:
 
 
 def _places_of_row(row: Row[Any]) -> list[str]:
-    """Where there is something of a run; rejects that are none have no place."""
+    """As ``Entry.places``, and also what has expired and is still there."""
     result = None if row.result is None else orjson.loads(row.result)["place"]
     return [place for place in (row.rejects, result) if place]
