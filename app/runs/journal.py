@@ -44,7 +44,8 @@ class Journal:
 
     def note(self, run_id: str, row: Row | None, *, hurry: bool = False) -> asyncio.Future[None]:
         """Write the row of a run, or remove it if that is None; soon, or at once. Whoever needs to know awaits the
-        future: then it is durable. It raises ``state_failed``; the row is tried again all the same."""
+        future: then it is durable. It raises ``state_failed``; the row is tried again all the same, unless it cannot be
+        made."""
         self._waiting[run_id] = row
         if self._written is None:
             self._written = _watched_future()
@@ -88,6 +89,10 @@ class Journal:
                 self._written = self._written or _watched_future()
                 written.set_exception(refusal)
                 await asyncio.sleep(_AGAIN_S)
+                continue
+            except Exception as error:  # of no use to try again: a row that cannot even be made
+                log.exception("records of runs are lost")
+                written.set_exception(Refusal("state_failed", f"a record cannot be written: {type(error).__name__}"))
                 continue
             written.set_result(None)
             for run_id in lost:

@@ -201,7 +201,8 @@ def advance(run: Run, event: RunEvent) -> Run:
         )
     if isinstance(event, Failed):
         refusal = event.error
-        error = RunError(refusal.code, refusal.detail, refusal.line, refusal.byte, refusal.column)
+        detail = refusal.detail.encode(errors="replace").decode()  # half of a surrogate pair is in no JSON
+        error = RunError(refusal.code, detail, refusal.line, refusal.byte, refusal.column)
         state = "cancelled" if refusal.code in _CANCELLING else state
         return dataclasses.replace(run, state=state, error=error, elapsed_s=elapsed_s)
     seen = event.statistics

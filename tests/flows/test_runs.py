@@ -116,6 +116,7 @@ def test_bad_orders(server: Server) -> None:
         ("{}", 400, "bad_argument"),
         ('{"source": 1}', 400, "bad_argument"),
         ('{"source": "upload:1"}', 400, "bad_argument"),
+        ('{"source": "s3://x/y", "sink": "store:x/\\ud800"}', 400, "bad_argument"),
         ('{"source": "s3://x/y"}', 403, "forbidden"),
         ('{"source": "store:x/y"}', 400, "bad_argument"),
         ('{"source": "s3://x/y", "nosuch": 1}', 400, "unknown_parameter"),
