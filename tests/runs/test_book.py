@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from app.runs import book as book_module
 from app.runs.book import Entry
 from app.runs.database import runs
 from app.runs.record import FINAL, Restarted, Started, advance
+from app.stores.s3 import S3Client, S3Options
 from tests.runs.process import Process, new_run, process
 
 
@@ -95,7 +98,7 @@ async def test_many_take_over_a_lot_at_once_and_nothing_twice(
     taken = await asyncio.gather(*(inherit(heir) for heir in heirs))
     # One that found nothing may have been late by a moment: what was taken by others meanwhile.
     taken.append(await inherit(heirs[0]))
-    assert sorted(sum(taken, [])) == names
+    assert sorted(name for found in taken for name in found) == names
     for heir in heirs:
         await heir.close()
 
@@ -125,10 +128,12 @@ async def test_a_process_that_was_taken_for_dead_learns_it(tmp_path: Path, url: 
         assert stopped == [True]
         assert entry.reason is not None
         assert entry.reason.code == "interrupted"
-        slow.book.end(entry)
-        await slow.book.close()
-        assert (await other.book.find("aa")).run.state == "accepted"
-        other.book.end(await other.book.find("aa"))
+        assert entry.forgotten
+        await slow.fail(entry, "interrupted")
+        async with process(tmp_path / "c", url) as third:
+            assert (await third.book.find("aa")).run.state == "accepted"  # it is the other one's, untouched
+            await other.succeed(await other.book.find("aa"))
+            assert (await third.book.find("aa")).run.state == "succeeded"
 
 
 async def test_a_run_is_cancelled_from_elsewhere(tmp_path: Path, url: str) -> None:
@@ -152,7 +157,9 @@ async def test_a_final_record_is_final(tmp_path: Path, url: str, state: str) -> 
     async with process(tmp_path / "a", url) as here, process(tmp_path / "b", url) as there:
         entry = here.book.add(new_run("aa"), "{}")
         await here.book.save(entry)
-        await (here.succeed(entry) if state == "succeeded" else here.fail(entry, {"failed": "bad_value"}.get(state, state)))
+        await (
+            here.succeed(entry) if state == "succeeded" else here.fail(entry, {"failed": "bad_value"}.get(state, state))
+        )
         found = await there.book.find("aa")
         assert found.run == entry.run
         assert (found.run.state, found.asked, found.ended.is_set()) == (state, None, True)
@@ -167,7 +174,9 @@ async def test_a_final_record_is_final(tmp_path: Path, url: str, state: str) -> 
 
 async def test_the_newest_come_first_whoever_has_them(tmp_path: Path, url: str) -> None:
     async with process(tmp_path / "a", url) as one, process(tmp_path / "b", url) as other:
-        entries = {number: one.book.add(new_run(f"{number:02}", created_at=float(number))) for number in range(0, 20, 2)}
+        entries = {
+            number: one.book.add(new_run(f"{number:02}", created_at=float(number))) for number in range(0, 20, 2)
+        }
         for number in range(1, 20, 2):
             entries[number] = other.book.add(new_run(f"{number:02}", created_at=float(number)))
             await other.book.save(entries[number])
@@ -337,16 +346,45 @@ async def test_a_long_absence_leaves_no_file_without_a_record(
         assert (only.kept(), await listed(only, 99)) == ([], [])
 
 
-async def test_what_cannot_be_dropped_does_not_keep_the_rest(tmp_path: Path, url: str) -> None:
-    """A store whose name is no longer configured, say: it is tried again, and its record stays."""
+async def test_what_can_never_be_dropped_does_not_keep_the_rest(tmp_path: Path, url: str) -> None:
+    """Rejects that are none, which have no place; and a store whose name is no longer configured."""
     async with process(tmp_path / "a", url, ttl_s=60) as only:
-        for name in ("aa", "bb", "cc"):
+        for name, rejects in (("aa", ""), ("bb", "store:gone/bb.rejects"), ("cc", "")):
             entry = only.book.add(new_run(name, "whole"))
-            entry.rejects = "store:gone/bb.rejects" if name == "bb" else only.keep(b"y", f"{name}.rejects")
+            entry.result, entry.rejects = only.result(b"y", f"{name}.result"), rejects
             await only.succeed(entry)
+        await only.book.forget(await only.book.find("aa"))
+        assert only.kept() == ["bb.result", "cc.result"]
+        for name in ("bb", "cc"):
             only.age(name, 1000)
         await only.book.sweep()
-        assert (only.kept(), await listed(only, 99)) == ([], ["bb"])
+        assert (only.kept(), await listed(only, 99)) == ([], [])
+
+
+async def test_a_store_that_does_not_answer_keeps_its_own_and_their_records(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    with socket.socket() as closed:  # bound, so nobody else's, and not listening
+        closed.bind(("127.0.0.1", 0))
+        s3 = S3Client(S3Options(endpoint_url="http://{}:{}".format(*closed.getsockname())))
+        async with process(tmp_path / "a", url, ttl_s=60, s3=s3) as only:
+            for name in ("aa", "bb", "cc"):
+                entry = only.book.add(new_run(name, "whole"))
+                entry.rejects = "s3://bucket/bb.rejects" if name == "bb" else only.keep(b"y", f"{name}.rejects")
+                await only.succeed(entry)
+                only.age(name, 1000)
+            with pytest.raises(Refusal) as refused:
+                await only.book.sweep()
+            assert refused.value.code == "store_failed"
+            assert "bb" in await listed(only, 99)
+            assert "s3://bucket/bb.rejects" in await only.book.known_places()
+            with pytest.raises(Refusal):
+                await only.book.forget(await only.book.find("bb"))
+            assert "bb" in await listed(only, 99)
+            assert set(only.kept()) == {f"{name}.rejects" for name in await listed(only, 99)} - {"bb.rejects"}
+        s3.close()
 
 
 async def test_what_has_expired_and_is_deleted_before_it_was_swept_leaves_nothing(tmp_path: Path, url: str) -> None:
@@ -403,11 +441,13 @@ async def test_a_database_that_fails_is_tried_again(tmp_path: Path, url: str) ->
 async def test_a_record_that_cannot_be_written_is_told_and_holds_up_nobody(tmp_path: Path, url: str) -> None:
     """Half of a surrogate pair is a text that JSON in UTF-8 does not have."""
     async with process(tmp_path / "a", url) as only:
-        bad, good = only.book.add(new_run("\ud800")), only.book.add(new_run("good"))
-        told = await asyncio.wait_for(
-            asyncio.gather(only.book.save(bad), only.book.save(good), return_exceptions=True), 20
-        )
-        assert [isinstance(each, Refusal) and each.code for each in told] == ["state_failed", "state_failed"]
-        await only.book.save(good)
-        assert await listed(only, 9) == ["good"] if False else True
-        await only.succeed(good)
+        bad, good = only.book.add(replace(new_run("bad"), pipeline="\ud800")), only.book.add(new_run("good"))
+        async with asyncio.timeout(20):
+            with pytest.raises(Refusal) as refused:
+                await only.book.save(bad)
+            assert refused.value.code == "state_failed"
+            await only.book.save(good)
+            await only.succeed(good)
+            with pytest.raises(Refusal):
+                await only.fail(bad)
+        assert await listed(only, 9) == ["good"]
