@@ -297,7 +297,7 @@ class Book:
         with self._database.reading() as connection:
             row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
         if row is not None:  # what has expired and was not swept yet goes as well
-            self._let_go(_places_of_row(row))
+            self._let_go(_places(row.result, row.rejects))
         with self._database.writing() as connection:
             connection.execute(delete(runs).where(runs.c.id == run_id))
 
@@ -356,7 +356,7 @@ class Book:
         swept: set[str] = set()
         try:
             for row in (*expired, *crowding):
-                self._let_go(_places_of_row(row))
+                self._let_go(_places(row.result, row.rejects))
                 swept.add(row.id)
         finally:  # a store that does not answer keeps its own, not what was dropped before
             with self._database.writing() as connection:
@@ -368,11 +368,11 @@ class Book:
     def _places(self) -> set[str]:
         with self._database.reading() as connection:
             rows = list(connection.execute(select(runs.c.result, runs.c.rejects, runs.c.asked)))
-        places = {place for row in rows for place in _places_of_row(row)}
+        places = {place for row in rows for place in _places(row.result, row.rejects)}
         return places | {orjson.loads(row.asked)["body"] for row in rows if row.asked is not None}
 
 
-def _places_of_row(row: Row[Any]) -> list[str]:
-    """As ``Entry.places``, and also what has expired and is still there."""
-    result = None if row.result is None else orjson.loads(row.result)["place"]
-    return [place for place in (row.rejects, result) if place]
+def _places(result: str | None, rejects: str | None) -> list[str]:
+    """As ``Entry.places``, of columns: also what has expired and is still there."""
+    place = None if result is None else orjson.loads(result)["place"]
+    return [place for place in (rejects, place) if place]
