@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from app.core.errors import Refusal
 from app.stores.objects import (
+    ABSENT,
     TOKEN,
     NoSuchUpload,
     ObjectInfo,
@@ -32,13 +33,13 @@ class Patience:
     """Attempts in all, and the waits between them: up to ``base_s`` after the first, doubled each time, up to ``most_s``."""
 
     attempts: int = 8
-    base_s: float = 0.1
+    base_s: float = 0.2
     most_s: float = 10.0
 
     def wait_s(self, failures: int) -> float:
-        """How long to wait now: anything up to the bound, so that many who failed together do not come back together
-        (full jitter; Brooker, Exponential Backoff And Jitter, 2015)."""
-        return random.uniform(0.0, min(self.most_s, self.base_s * 2.0**failures))
+        """How long to wait after so many: anything up to the bound, so that those who failed together do not come back
+        together (full jitter; Brooker, Exponential Backoff And Jitter, 2015)."""
+        return random.uniform(0.0, min(self.most_s, self.base_s * 2.0 ** (failures - 1)))
 
 
 class Retried:
@@ -151,7 +152,7 @@ class Retried:
         try:
             found = self.head(key)
         except Refusal as refusal:
-            if refusal.code == "not_found":
+            if refusal.code in ABSENT:
                 return None
             raise
         return found if found.metadata.get(TOKEN) == writing.token else None

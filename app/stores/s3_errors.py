@@ -41,6 +41,7 @@ _STAYS: dict[str, str] = {
     "SignatureDoesNotMatch": "forbidden",
     "Forbidden": "forbidden",
     "403": "forbidden",
+    "NotImplemented": "store_failed",
 }
 _CHANGED = ("PreconditionFailed", "412", "InvalidRange", "416")
 
