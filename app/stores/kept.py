@@ -17,6 +17,7 @@ from app.stores.spool_file import SpoolFile
 
 _FILE = "file:"
 _YOUNG_S = 60.0
+"""A file may be known to a record that is about to be written."""
 
 
 class KeptBytes(Protocol):
@@ -50,8 +51,10 @@ class Shelf:
         self._stores = stores
 
     def put(self, file: SpoolFile, name: str) -> str:
-        """Keep ``file``, durably, under ``name``; its place. The file itself is the caller's to close."""
+        """Keep ``file``, durably, under ``name``; its place. What stood there goes: it is of an attempt whose server went
+        down before the record knew of it. The file itself is the caller's to close."""
         path = self._directory / name
+        self.drop(f"{_FILE}{path}")
         file.trim()
         file.link(path)
         self._spool.keep(file.nbytes)
@@ -85,7 +88,8 @@ class Shelf:
         for path in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 seen = path.stat()
-                if f"{_FILE}{path}" in known or time.time() - seen.st_mtime < _YOUNG_S:
+                # Since it was put here, which may be long after it was last written to.
+                if f"{_FILE}{path}" in known or time.time() - seen.st_ctime < _YOUNG_S:
                     self._spool.keep(seen.st_size)
                 else:
                     path.unlink()
