@@ -80,6 +80,7 @@ writes = Table(
     Column("upload_id", Text),
     Column("nbytes", BigInteger),
     Column("digest", String(64)),
+    sqlite_autoincrement=True,  # else the number of an entry that is closed is given to the next one
 )
 """The ledger. A row without an owner is to be ended by whoever comes."""
 

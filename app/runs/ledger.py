@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, or_, select, update
 
+from app.core.errors import Refusal
 from app.runs.database import Database, owners, writes
 from app.stores.objects import NoSuchUpload, ObjectStore, undo
 
@@ -74,12 +75,12 @@ class Ledger:
         return entry
 
     def begun(self, entry: int, upload_id: str) -> None:
-        """It has become a multipart upload."""
-        self._update(entry, upload_id=upload_id)
+        """It has become a multipart upload. Raises ``interrupted`` where another process has ended it meanwhile."""
+        self._note(entry, upload_id=upload_id)
 
     def completing(self, entry: int, nbytes: int, digest: str | None) -> None:
-        """Everything is sent; from now on there may be an object."""
-        self._update(entry, nbytes=nbytes, digest=digest)
+        """Everything is sent; from now on there may be an object. Raises ``interrupted`` as ``begun`` does."""
+        self._note(entry, nbytes=nbytes, digest=digest)
 
     def close(self, entry: int) -> None:
         """It is over, and nothing of it is left."""
@@ -89,7 +90,8 @@ class Ledger:
 
     def leave(self, entry: int) -> None:
         """It could not be ended here: whoever comes next sees to it."""
-        self._update(entry, owner=None)
+        with self._database.writing() as connection:
+            connection.execute(update(writes).where(writes.c.id == entry).values(owner=None))
         self._ours.discard(entry)
 
     def abandoned(self) -> list[Write]:
@@ -122,9 +124,10 @@ class Ledger:
             ).first()
             return None if found is None else Write(*found)
 
-    def _update(self, entry: int, **values: object) -> None:
+    def _note(self, entry: int, **values: object) -> None:
         with self._database.writing() as connection:
-            connection.execute(update(writes).where(writes.c.id == entry).values(**values))
+            if not connection.execute(update(writes).where(writes.c.id == entry).values(**values)).rowcount:
+                raise Refusal("interrupted", "another server ended the write: this one did not answer for long")
 
 
 def end_write(write: Write, store: ObjectStore, key: str, others: Callable[[Write], set[str] | None]) -> bool:
