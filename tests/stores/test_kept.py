@@ -67,8 +67,10 @@ class Server:
 @contextmanager
 def server(directory: Path, limit_bytes: int = 1 << 20) -> Iterator[Server]:
     made = Server(directory, limit_bytes)
-    yield made
-    made.spool.close()
+    try:
+        yield made
+    finally:
+        made.spool.close()
 
 
 @contextmanager
