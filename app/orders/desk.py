@@ -65,6 +65,10 @@ class Desk:
             except Refusal as refusal:
                 log.error("run %s cannot be taken up yet: %s", entry.run.id, refusal)
                 self._found.append(entry)
+            except Exception as error:  # an order of another version, say; the others are taken up all the same
+                log.exception("run %s", entry.run.id)
+                failed = f"the run cannot be taken up: {type(error).__name__}: {error}"
+                await self._shop.runner.refuse(entry, Refusal("server_failed", failed))
         await self._end_writes()
 
     async def close(self) -> None:
@@ -81,6 +85,8 @@ class Desk:
         self._carried.add(entry)
         try:
             async with self._places:
+                if entry.forgotten:  # since before there was anything to stop
+                    raise entry.reason or Refusal("cancelled", "the run was cancelled with DELETE")
                 await self._execute(entry, order)
         except asyncio.CancelledError:
             if not entry.ended.is_set() and entry.stop is not None:  # it was still waiting for its turn
