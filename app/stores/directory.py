@@ -77,7 +77,7 @@ class DirectoryStore:
         with self._translated(key):
             place = self._root / _UPLOADS / upload_id
             place.mkdir(parents=True)
-            (place / "key").write_text(key)
+            (place / "key").write_bytes(key.encode())  # as text, a carriage return would come back as a line feed
             (place / "data").touch()
             with contextlib.suppress(OSError):  # a file system without attributes; then nothing can be proved by it
                 os.setxattr(place / "data", _XATTR, writing.token.encode())
@@ -122,7 +122,7 @@ class DirectoryStore:
         found: list[OpenUpload] = []
         for place in (self._root / _UPLOADS).glob("*"):
             with contextlib.suppress(OSError):
-                key = (place / "key").read_text()
+                key = (place / "key").read_bytes().decode()
                 if key.startswith(prefix):
                     found.append(OpenUpload(key, place.name, place.stat().st_ctime))
         return found
@@ -143,7 +143,7 @@ class DirectoryStore:
 
     def _data(self, key: str, upload_id: str) -> Path:
         place = self._root / _UPLOADS / upload_id
-        if not upload_id.isalnum() or not (place / "key").exists() or (place / "key").read_text() != key:
+        if not upload_id.isalnum() or not (place / "key").exists() or (place / "key").read_bytes() != key.encode():
             raise NoSuchUpload
         return place / "data"
 

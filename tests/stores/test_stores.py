@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def test_with_a_meter() -> None:
     check_store(metered.store)
     assert len(metered.seconds) > 30
     assert metered.meter.in_flight == 0
+
+
+def test_any_name_of_a_file_is_one_in_a_directory(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "name")
+    for key in ("a\rb", "a\r\nb", "\n", " ", "\x7f", "\u2028", "k" * 255, "日本/語"):
+        store.put(key, [b"x"], zlib.crc32(b"x"), Writing("t", "text/plain"))
+        assert (tmp_path / key).read_bytes() == b"x"
+    assert store.uploads("") == []
 
 
 @pytest.mark.xdist_group("object_store")
