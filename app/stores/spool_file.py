@@ -12,6 +12,9 @@ from typing import Protocol
 
 from app.core.errors import Refusal
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_IS_FULL = "the disk under SPOOL_DIR is full"
+
 
 class Owner(Protocol):
     """What a file asks of its spool."""
@@ -139,17 +142,23 @@ class SpoolFile:
             try:
                 written += os.pwrite(fd, view[written:], self.nbytes + written)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if error.errno not in _FULL:
                     raise
                 if not self._owner.make_room():
-                    raise Refusal("spool_full", "the disk under SPOOL_DIR is full") from error
+                    raise Refusal("spool_full", _DISK_IS_FULL) from error
 
 
 def _copy(fd: int, path: Path) -> None:
     partial = path.with_name(f".{path.name}.part")
-    with partial.open("wb") as copy:
-        os.lseek(fd, 0, os.SEEK_SET)
-        while os.sendfile(copy.fileno(), fd, None, 1 << 30):
-            pass
-        os.fsync(copy.fileno())
-    os.rename(partial, path)
+    try:
+        with partial.open("wb") as copy:
+            os.lseek(fd, 0, os.SEEK_SET)
+            while os.sendfile(copy.fileno(), fd, None, 1 << 30):
+                pass
+            os.fsync(copy.fileno())
+        os.rename(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in _FULL:
+            raise Refusal("spool_full", _DISK_IS_FULL) from error
+        raise

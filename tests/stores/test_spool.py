@@ -191,3 +191,22 @@ def test_a_file_system_that_links_nothing_gets_a_copy(tmp_path: Path, monkeypatc
     spool.close()
     assert (tmp_path / "name").read_bytes() == bytes(range(256)) * 20_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["name", "spool"]
+
+
+def test_a_copy_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    spool = Spool(tmp_path / "spool", limit_bytes=1000)
+    file = spool.open()
+    file.append(b"x")
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "sendfile", full)
+    with pytest.raises(Refusal, match="SPOOL_DIR is full"):
+        file.link(tmp_path / "name")
+    file.close()
+    spool.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
