@@ -364,6 +364,7 @@ class Book:
                 connection.execute(delete(runs).where(runs.c.id.in_([row.id for row in crowding if row.id in swept])))
                 # Only what is dropped may lose its record: who else would know of it?
                 connection.execute(delete(runs).where(runs.c.ended_at < now - 2 * self._ttl_s, not_(left)))
+        self._shelf.drop_unknown(self._places, older_than_s=2 * self._ttl_s)
 
     def _places(self) -> set[str]:
         with self._database.reading() as connection:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -93,6 +93,19 @@ class Shelf:
                     self._spool.keep(seen.st_size)
                 else:
                     path.unlink()
+
+    def drop_unknown(self, known: Callable[[], set[str]], *, older_than_s: float) -> None:
+        """Drop what has stood here for that long and no record knows any more: a server with another disk that swept the
+        record could not reach it. ``known`` is asked for only if there is anything so old."""
+        until = time.time() - max(older_than_s, _YOUNG_S)
+        old: list[str] = []
+        for path in self._directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ctime <= until:
+                    old.append(f"{_FILE}{path}")
+        if old:
+            for place in set(old) - known():
+                self.drop(place)
 
 
 class SpooledBytes:
