@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from app.runs import book as book_module
 from app.runs.book import Entry
 from app.runs.database import runs
 from app.runs.record import FINAL, Restarted, Started, advance
+from app.stores import kept
 from app.stores.s3 import S3Client, S3Options
 from tests.runs.process import Process, new_run, process
 
@@ -344,6 +346,31 @@ async def test_a_long_absence_leaves_no_file_without_a_record(
             known = await only.book.known_places()
             assert all(any(place.endswith(name) for place in known) for name in only.kept())
         assert (only.kept(), await listed(only, 99)) == ([], [])
+
+
+async def test_what_another_server_cannot_reach_goes_with_the_next_sweep_of_its_own(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results beside the spool, and disks that are not shared: whoever sweeps the record sees only his own."""
+    here_directory, there_directory = tmp_path / "here", tmp_path / "there"
+    async with process(here_directory, url, ttl_s=0) as here, process(there_directory, url, ttl_s=0) as there:
+        going = here.book.add(new_run("going", "async"), json.dumps({"body": here.keep(b"input", "going.body")}))
+        await here.book.save(going)
+        entry = here.book.add(new_run("aa", "whole"))
+        entry.result = here.result(b"x", "aa.result")
+        await here.succeed(entry)
+        kept_here, hidden = here_directory / "kept", here_directory / "hidden"
+        kept_here.rename(hidden)  # for the other one it is not there
+        await there.book.sweep()
+        hidden.rename(kept_here)
+        assert await listed(there, 9) == ["going"]
+        await here.book.sweep()
+        assert here.kept() == ["aa.result", "going.body"]  # a record may be about to be written
+        monkeypatch.setattr(kept, "_YOUNG_S", 0.0)
+        await here.book.sweep()
+        assert here.kept() == ["going.body"]
+        assert here.spool.statistics().kept_files == 1
+        await here.fail(going)
 
 
 async def test_what_can_never_be_dropped_does_not_keep_the_rest(tmp_path: Path, url: str) -> None:

@@ -420,7 +420,7 @@ class Answers:
 def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
     for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_REGION", "us-east-1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(s3, "_READ_S", 0.3)
+    monkeypatch.setattr(s3, "_READ_S", 1.0)
     made = Answers()
     serving = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()
