@@ -134,7 +134,7 @@ def test_events_until_the_end(server: Server) -> None:
     assert slow.stdin is not None
     slow.stdin.write(b"x" * 100)
     slow.stdin.flush()
-    eventually(lambda: server.runs()[0]["input_bytes"] == 100)
+    eventually(lambda: [run["input_bytes"] for run in server.runs()[:1]] == [100])
     run_id = server.runs()[0]["id"]
     watching = subprocess.Popen(
         ["curl", "-sSN", f"{server.url}/v1/runs/{run_id}/events"], stdout=subprocess.PIPE, text=True
@@ -175,7 +175,7 @@ def test_delete_at_any_time(tmp_path: Path) -> None:
             ["curl", "-sS", "-T", "-", "-o", "/dev/null", f"{server.transform}?upper"], stdin=subprocess.PIPE
         )
         eventually(lambda: server.metrics()["weir_memory_reserved_bytes"] > 0)
-        waiting = [take(server, "from=csv&where=a>0&to=csv", b"a\n1\n").headers["weir-run-id"] for _ in range(3)]
+        waiting = [take(server, "from=ndjson&to=parquet", b'{"a":1}\n').headers["weir-run-id"] for _ in range(3)]
         time.sleep(0.5)
         assert {server.run(run_id, wait_s=0)["state"] for run_id in waiting} == {"accepted"}
         for run_id in (*waiting, server.runs()[-1]["id"]):
