@@ -7,10 +7,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "values.h"
 
 #define QUOTED 0x80000000u  /* in a start: the field stood in quotes */

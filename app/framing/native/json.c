@@ -7,10 +7,6 @@
 
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "values.h"
 
 #define ESCAPED 0x80000000u /* in an end: there is a backslash in the text */
@@ -130,6 +126,44 @@ static inline size_t token_bytes(const reader *r, const uint8_t *p)
     return (size_t)(p - start);
 }
 
+/* How many of the next eight bytes are digits, from the first one on. */
+static inline size_t digits_in(uint64_t word)
+{
+    word ^= EACH(0x30); /* a digit is less than ten now */
+    const uint64_t marks = (((word & EACH(0x7f)) + EACH(0x76)) | word) & EACH(0x80);
+    return marks ? (size_t)__builtin_ctzll(marks) / 8 : 8;
+}
+
+/* A number of up to seven digits, with up to seven more behind a point: what most are. Gives its length, 0 if it is not
+   such a one; what follows it was not looked at, but for a digit or an exponent. fraction gets the digits behind the point. */
+static inline size_t short_number_of(const uint8_t *p, int64_t *mantissa, size_t *fraction)
+{
+    static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
+    const size_t sign = *p == '-';
+    uint64_t word, whole, part;
+    memcpy(&word, p + sign, 8);
+    const size_t digits = digits_in(word);
+    if (digits == 0 || digits == 8 || (p[sign] == '0' && digits > 1))
+        return 0;
+    whole = eight((word << (64 - 8 * digits)) | (EACH(0x30) >> 1 >> (8 * digits - 1)));
+    size_t length = sign + digits;
+    *fraction = 0;
+    if (p[length] == '.') {
+        memcpy(&word, p + length + 1, 8);
+        const size_t more = digits_in(word);
+        if (more == 0 || more == 8)
+            return 0;
+        part = eight((word << (64 - 8 * more)) | (EACH(0x30) >> 1 >> (8 * more - 1)));
+        whole = whole * tens[more] + part;
+        length += 1 + more;
+        *fraction = more;
+    }
+    if ((p[length] | 0x20) == 'e')
+        return 0;
+    *mantissa = sign ? -(int64_t)whole : (int64_t)whole;
+    return length;
+}
+
 /* Whether a number begins as RFC 8259 has it: no point and no needless zero first, and none last. */
 static inline int has_json_edges(const uint8_t *text, size_t length)
 {
@@ -204,7 +238,13 @@ static inline const uint8_t *value_end(const reader *r, const uint8_t *p, node *
     case STRING: case DATE32: case TIMESTAMP: {
         if (*p != '"')
             return NULL;
-        uint32_t escaped;
+        int64_t day;
+        if (n->kind == DATE32 && p < r->safe && p[11] == '"' && days_of(p + 1, &day)) {
+            if (n->validity)
+                ((int32_t *)n->values)[row] = (int32_t)day;
+            return p + 12;
+        }
+        uint32_t escaped = 0;
         const uint8_t *text = p + 1, *end = text_end(r, text, &escaped);
         if (!end)
             return NULL;
@@ -231,6 +271,25 @@ static inline const uint8_t *value_end(const reader *r, const uint8_t *p, node *
     }
     default:
         break;
+    }
+    if (p < r->safe && n->kind != DECIMAL) {
+        int64_t mantissa;
+        size_t fraction;
+        const size_t length = short_number_of(p, &mantissa, &fraction);
+        if (length && n->kind == FLOAT64) {
+            /* Both are exact, so what one division rounds is right; a zero keeps its sign. */
+            const double made = (double)mantissa / powers[fraction];
+            if (n->validity)
+                ((double *)n->values)[row] = mantissa ? made : *p == '-' ? -0.0 : 0.0;
+            return p + length;
+        }
+        if (length && !fraction) {
+            if (n->validity && n->kind == INT64)
+                ((int64_t *)n->values)[row] = mantissa;
+            else if (n->validity)
+                ((int32_t *)n->values)[row] = (int32_t)mantissa;
+            return p + length;
+        }
     }
     const size_t length = token_bytes(r, p), readable = p < r->safe ? 17 : 0;
     if (!has_json_edges(p, length))
@@ -358,7 +417,7 @@ int64_t weir_json_rows(const uint8_t *data, int64_t nbytes, node *nodes, int32_t
             memset(nodes[i].values, 0, (size_t)(most_rows + 7) / 8);
     }
     const uint8_t *p = data, *const end = data + nbytes;
-    /* Numbers are read 17 bytes at a time, from a sign on. */
+    /* Numbers are read 17 bytes at a time, from a sign on: or eight, and eight behind a point. */
     reader r = {data, nbytes >= 17 ? end - 17 : data, nodes, 0};
     while (p < end) {
         p = skip_blanks(p);
