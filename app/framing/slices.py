@@ -35,11 +35,18 @@ class Slices:
         self.name = name
         self._control_factor = control_factor
         self._column_bytes = column_bytes
+        self._is_plain = False
+
+    @property
+    def brisk(self) -> bool:
+        """The columns of the last page, which the next ones have too, are of types whose texts are soon measured."""
+        return self._is_plain
 
     def feed(self, page: Page) -> Iterator[Page]:
         """``page`` in slices, often one. Its rejects go with the first."""
         most = max(page.nbytes * 3 // 2, _SMALL_BYTES)
         first, rejects = page.first, page.rejects
+        self._is_plain = all(_is_plain(type_) for type_ in page.payload.schema.types)
         waiting = [page.payload]
         while waiting:
             batch = waiting.pop()
@@ -88,6 +95,10 @@ class Slices:
             # A map, a run-end encoded value: seldom, and as Python has them.
             return pa.array([len(str(value)) * self._control_factor for value in array.to_pylist()], pa.int64())
         return pc.multiply(lengths.cast(pa.int64()), self._control_factor)
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(type_) or pa.types.is_string(type_) or pa.types.is_decimal(type_))
 
 
 def _has_control(text: memoryview) -> bool:
