@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.inputs import Input
-from bench.kinds import PEERS
 
 _READ_BYTES = 1 << 20
 
@@ -58,15 +55,6 @@ def digest(url: str, *words: str) -> str:
     if process.returncode:
         raise Failed(complaint[:200] or f"curl exits {process.returncode}")
     return found.hexdigest()
-
-
-def refer(engine: str, work: str, target: str, source: Input, output: Path) -> Sample:
-    """Let a reference engine do the same to the local file."""
-    command = [sys.executable, str(PEERS / "tables.py"), engine, work, target, str(source.path), str(output)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise Failed((process.stderr.strip().splitlines() or ["no word"])[-1][:200])
-    return Sample(**json.loads(process.stdout))
 
 
 def _curl(url: str) -> list[str]:

@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.compiler import c_program, go_program, on_path
-from bench.inputs import cache_folder
+from bench.inputs import cache_folder, lookups_folder
 from bench.wire.body import folder
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / "bench" / "peers"
 OURS = ("weir", "weir-wire")
+BUDGET_MIB = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def node_program() -> Path:
 
 
 def _weir() -> list[str | Path]:
-    spool = cache_folder() / "spool"
-    return [sys.executable, "-m", "app.cli", "serve", "--host", "127.0.0.1", "--port", "0", "--spool-dir", spool]
+    words = ["--host", "127.0.0.1", "--port", "0", "--memory-budget", f"{BUDGET_MIB}MiB"]
+    folders = ["--spool-dir", cache_folder() / "spool", "--lookups-dir", lookups_folder()]
+    return [sys.executable, "-m", "app.cli", "serve", *words, *folders]
 
 
 def _python(*words: str | Path) -> list[str | Path]:

@@ -121,7 +121,7 @@ def machine_line() -> str:
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    packages = ("pyarrow", "duckdb", "polars", "starlette", "uvicorn", "uvloop")
+    packages = ("pyarrow", "duckdb", "polars", "datafusion", "starlette", "uvicorn", "uvloop")
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,5 +1,5 @@
-"""The wire beside nginx, Go, Node, stock Starlette and two C processes; the tables beside DuckDB, Polars, Node and Go:
-``python -m bench.run``.
+"""The wire beside nginx, Go, Node, stock Starlette and two C processes; the tables beside DuckDB, Polars, DataFusion, Node
+and Go: ``python -m bench.run``.
 
 All servers run all the while and take turns, round by round; every answer is checked before it is timed, and every byte
 of the wire's answers while it is.
@@ -12,27 +12,32 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from bench import report, tables
+from bench import report
 from bench.client import Failed, Sample
 from bench.compiler import Absent
 from bench.kinds import KINDS, OURS
 from bench.report import Result
 from bench.servers import Server, running
-from bench.wire import crowd, liveness, targets
+from bench.tables import first
+from bench.tables import targets as table_targets
+from bench.tables import works as tables
+from bench.tables.references import REFERENCES
+from bench.wire import crowd, liveness
+from bench.wire import targets as wire_targets
 from bench.wire import works as wire
 from bench.work import Work
 
-_EXTRAS = ("healthz", "slow-clients")
+_EXTRAS = ("healthz", "slow-clients", "first-window")
 
 
 def main() -> int:
     asked = _arguments()
-    rows = wire.wire(asked.mib) if {*asked.only} & {*wire.NAMES, *_EXTRAS} else []
-    works: list[Work] = [*rows, *(tables.tables(asked.scale) if {*asked.only} & {*tables.NAMES} else [])]
-    works = [work for work in works if work.name in asked.only]
+    rows = wire.wire(asked.mib)
+    sizes = (asked.scale, asked.records, asked.events)
+    works: list[Work] = [row for row in rows if row.name in asked.only]
+    works += tables.tables(asked.only, *sizes)
     sections: list[tuple[Work, list[Result]]] = []
     well = True
     with ExitStack() as stack:
@@ -55,8 +60,14 @@ def main() -> int:
         text, all_well = crowd.table(next(row for row in rows if row.name == "upper"), asked.servers)
         well &= all_well
         print(text, flush=True)
-    if {work.name for work in works} & {*wire.NAMES}:
-        print(targets.table({work.name: results for work, results in sections}))
+    if "first-window" in asked.only:
+        text, all_well = first.table(tables.tables(first.WORKS, *sizes))
+        well &= all_well
+        print(text, flush=True)
+    if on_wire := {work.name: results for work, results in sections if work.name in wire.NAMES}:
+        print(wire_targets.table(on_wire))
+    if of_tables := [section for section in sections if section[0].name in tables.NAMES]:
+        print(table_targets.table(of_tables))
     print(report.machine_line())
     if asked.json:
         Path(asked.json).write_text(report.document(sections, asked.rounds))
@@ -76,13 +87,11 @@ def _compare(work: Work, servers: dict[str, Server | str], rounds: int) -> list[
             result.verdict = server
         elif _is_right(result, partial(work.is_right, key, server)):
             turns.append((result, partial(_take, work, key, server)))
-    for engine, label in work.references.items():
-        result = Result(engine, label)
+    for key in work.references:
+        result = Result(key, REFERENCES[key].name)
         results.append(result)
-        if find_spec(engine) is None:
-            result.verdict = f"absent: {engine} is not installed"
-        elif _is_right(result, partial(_is_reference_right, work, engine)):
-            turns.append((result, partial(work.refer, engine)))
+        if _is_right(result, partial(_is_reference_right, work, key)):
+            turns.append((result, partial(work.refer, key)))
     for turn in range(rounds):
         first = turn % max(1, len(turns))
         for result, take in turns[first:] + turns[:first]:
@@ -104,9 +113,9 @@ def _is_right(result: Result, check: Callable[[], bool]) -> bool:
     return result.verdict == "right"
 
 
-def _is_reference_right(work: Work, engine: str) -> bool:
-    work.refer(engine)
-    return work.is_reference_right()
+def _is_reference_right(work: Work, key: str) -> bool:
+    work.refer(key)
+    return work.is_reference_right(key)
 
 
 def _take(work: Work, key: str, server: Server) -> Sample:
@@ -152,6 +161,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=2048, help="what passes through the wire, in each transfer")
     parser.add_argument("--scale", type=float, default=1.0, help="TPC-H scale of lineitem")
+    parser.add_argument("--records", type=int, default=5_000_000, help="of the pipeline")
+    parser.add_argument("--events", type=int, default=10_000_000, help="of the windows")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="WORK", help=" ".join(names))
     parser.add_argument(
         "--servers", nargs="+", choices=KINDS, default=list(KINDS), metavar="NAME", help=" ".join(KINDS)
@@ -166,7 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round on small inputs: proves that all of it works")
     asked = parser.parse_args()
     if asked.quick:
-        asked.rounds, asked.mib, asked.scale = 1, 16, 0.01
+        asked.rounds, asked.mib, asked.scale, asked.records, asked.events = 1, 16, 0.01, 50_000, 100_000
     return asked
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from bench.client import Sample
@@ -28,8 +29,8 @@ class Work(Protocol):
     def rows(self) -> int | None: ...
 
     @property
-    def references(self) -> dict[str, str]:
-        """Engines that do the same without a server, and what they are called in the table."""
+    def references(self) -> Sequence[str]:
+        """Keys of ``tables.references.REFERENCES``: engines that do the same without a server."""
         ...
 
     def offered_by(self, key: str) -> bool:
@@ -52,10 +53,10 @@ class Work(Protocol):
         """Remove what servers left on the disk."""
         ...
 
-    def refer(self, engine: str) -> Sample:
+    def refer(self, key: str) -> Sample:
         """Let a reference do it."""
         ...
 
-    def is_reference_right(self) -> bool:
-        """What a reference wrote last is right."""
+    def is_reference_right(self, key: str) -> bool:
+        """What the reference has just written is right."""
         ...

@@ -1,54 +1,141 @@
-"""The references of the tables: DuckDB and Polars, each in a process of its own, reading the local file by its path.
+"""The engines that the tables stand beside, each in a process of its own, reading a file by its path or a pipe.
 
-``tables.py duckdb|polars filter|convert csv|parquet INPUT OUTPUT`` prints one line of JSON: the seconds and CPU seconds of
-the query alone, without start and imports, and the process's peak resident bytes. An existing output is overwritten.
+``python -m bench.peers.tables [--pipe] duckdb|polars|datafusion QUESTION INPUT TARGET OUTPUT [NAME=LOOKUP.csv ...]``
+prints one line of JSON: the seconds and CPU seconds of the query alone, without start and imports, and the process's peak
+resident bytes. TARGET is csv, ndjson, parquet or "parquet zstd". With --pipe the bytes of INPUT come from the standard
+input. An existing output is overwritten.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.tables.questions import SQL
+
+_STDIN = "/dev/stdin"
+# Weir's level of zstd, which for DuckDB, Polars and DataFusion would be three.
+_LEVEL = 1
+
+Lookups = Mapping[str, str]
 
 
-def duckdb(filtered: bool, target: str, source: str, result: str) -> Callable[[], object]:
+def duckdb(
+    question: str, source: str, target: str, output: str, lookups: Lookups, is_piped: bool
+) -> Callable[[], object]:
     import duckdb
 
-    query = "SELECT * FROM input"
-    if filtered:
-        query = "SELECT l_orderkey, l_extendedprice * (1 - l_discount) AS revenue, l_shipmode FROM input WHERE l_quantity < 24"
-    options = "FORMAT parquet, COMPRESSION snappy" if target == "parquet" else "FORMAT csv, HEADER"
+    options = {
+        "csv": "FORMAT csv, HEADER",
+        "ndjson": "FORMAT json",
+        "parquet": "FORMAT parquet, COMPRESSION snappy",
+        "parquet zstd": f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {_LEVEL}",
+    }[target]
     connection = duckdb.connect()
-    return lambda: connection.execute(
-        f"COPY (WITH input AS (SELECT * FROM read_csv('{source}')) {query}) TO '{result}' ({options}, USE_TMP_FILE false)"
-    )
+    kind = source.rpartition(".")[2]
+    scan = f"'{source}'" if kind == "parquet" else _duckdb_text(kind, source, "")
+    if is_piped:  # it cannot look twice, so it is told what it would find in the file
+        types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {scan}").fetchall()}
+        told = ", auto_detect=false, header=true, delim=',', quote='\"'" if kind == "csv" else ""
+        scan = _duckdb_text(kind, _STDIN, f", columns={types}{told}")
+    tables = "".join(f", {name} AS (FROM '{path}')" for name, path in lookups.items())
+    query = f"WITH input AS (FROM {scan}){tables}, answer AS ({SQL[question]}) FROM answer"
+    return lambda: connection.execute(f"COPY ({query}) TO '{output}' ({options}, USE_TMP_FILE false)")
 
 
-def polars(filtered: bool, target: str, source: str, result: str) -> Callable[[], object]:
+def _duckdb_text(kind: str, path: str, options: str) -> str:
+    return f"read_csv('{path}'{options})" if kind == "csv" else f"read_ndjson('{path}'{options})"
+
+
+def polars(
+    question: str, source: str, target: str, output: str, lookups: Lookups, is_piped: bool
+) -> Callable[[], object]:
     import polars as pl
 
-    frame = pl.scan_csv(source, try_parse_dates=True)
-    if filtered:
-        revenue = (pl.col("l_extendedprice") * (1 - pl.col("l_discount"))).alias("revenue")
-        frame = frame.filter(pl.col("l_quantity") < 24).select("l_orderkey", revenue, "l_shipmode")
-    if target == "parquet":
-        return lambda: frame.sink_parquet(result, compression="snappy")
-    return lambda: frame.sink_csv(result)
+    sql, kind = SQL[question], source.rpartition(".")[2]
+    place = sys.stdin.buffer if is_piped else source
+
+    def answer() -> None:
+        match kind:
+            case "csv":
+                frame = pl.scan_csv(place, try_parse_dates=True)
+            case "ndjson":
+                frame = pl.scan_ndjson(place)
+            case _:
+                frame = pl.scan_parquet(place)
+        # Dates in JSON are texts to it, and are compared as such.
+        plain = sql.replace("DATE '", "'") if kind == "ndjson" else sql
+        tables = {name: pl.scan_csv(path) for name, path in lookups.items()}
+        result = pl.SQLContext({"input": frame, **tables}).execute(plain)
+        match target:
+            case "csv":
+                result.sink_csv(output)
+            case "ndjson":
+                result.sink_ndjson(output)
+            case "parquet":
+                result.sink_parquet(output, compression="snappy")
+            case _:
+                result.sink_parquet(output, compression="zstd", compression_level=_LEVEL)
+
+    return answer
+
+
+def datafusion(
+    question: str, source: str, target: str, output: str, lookups: Lookups, is_piped: bool
+) -> Callable[[], object]:
+    import datafusion
+
+    options = {
+        "csv": "STORED AS CSV OPTIONS ('format.has_header' 'true')",
+        "ndjson": "STORED AS JSON",
+        "parquet": "STORED AS PARQUET OPTIONS (compression 'snappy')",
+        "parquet zstd": f"STORED AS PARQUET OPTIONS (compression 'zstd({_LEVEL})')",
+    }[target]
+    context, kind = datafusion.SessionContext(), source.rpartition(".")[2]
+
+    def answer() -> None:
+        match kind:
+            case "csv":
+                context.register_csv("input", source)
+            case "ndjson":
+                context.register_json("input", source, file_extension=".ndjson")
+            case _:
+                context.register_parquet("input", source)
+        for name, path in lookups.items():
+            context.register_csv(name, path)
+        context.sql(f"COPY ({SQL[question]}) TO '{output}' {options}").collect()
+
+    return answer
 
 
 def main() -> None:
-    engine, work, target, source, result = sys.argv[1:]
-    query = {"duckdb": duckdb, "polars": polars}[engine](work == "filter", target, source, result)
+    parser = ArgumentParser(prog="python -m bench.peers.tables", description=__doc__)
+    parser.add_argument("--pipe", action="store_true")
+    for word in ("engine", "question", "input", "target", "output"):
+        parser.add_argument(word)
+    parser.add_argument("lookups", nargs="*")
+    asked = parser.parse_args()
+    lookups = dict(lookup.split("=", 1) for lookup in asked.lookups)
+    engine = {"duckdb": duckdb, "polars": polars, "datafusion": datafusion}[asked.engine]
+    answer = engine(asked.question, asked.input, asked.target, asked.output, lookups, asked.pipe)
     cpu, began = time.process_time(), time.perf_counter()
-    query()
+    answer()
     figures = {
         "seconds": time.perf_counter() - began,
         "cpu_s": time.process_time() - cpu,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
     }
     print(json.dumps(figures))
+
+
+def _peak_bytes() -> int:
+    """VmHWM: ru_maxrss would begin at what was resident of the process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def to_parquet(store: ObjectStoreServer, folder: Path, scale: float) -> tuple[bo
     with tempfile.NamedTemporaryFile(suffix=".parquet", dir=folder) as result:
         store.client().download_fileobj(bucket, "table", result)
         result.flush()
-        found = table_figures(Path(result.name), "parquet", filtered=False)
-    wrong = differences(found, expected_figures(source, filtered=False))
+        found = table_figures(Path(result.name), "parquet")
+    wrong = differences(found, expected_figures(source))
     source.unlink()
     seen = "not seen" if first.input_bytes is None else f"{first.input_bytes / nbytes:.2%} of the input"
     return not wrong and peak - idle <= BUDGET_MIB + ALLOWED_MIB, [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.client import Failed
 from bench.compiler import Absent
-from bench.kinds import KINDS
+from bench.kinds import BUDGET_MIB, KINDS
 from bench.servers import running
 from bench.wire.client import transfer
 from bench.wire.works import WireWork
@@ -14,16 +14,9 @@ from bench.wire.works import WireWork
 _CLIENTS = 128
 _BYTES_PER_S = 256 * 1024
 _SECONDS = 10
-_BUDGET_MIB = 256
 _MIB = 1 << 20
 # As many runs as there are clients, and none of them is sent away while others take its place in the budget.
-_WORDS = {
-    "weir": (
-        f"--memory-budget={_BUDGET_MIB}MiB",
-        f"--max-flows={_CLIENTS}",
-        "--admit-timeout=10min",
-    )
-}
+_WORDS = {"weir": (f"--max-flows={_CLIENTS}", "--admit-timeout=10min")}
 
 
 def table(upper: WireWork, keys: Sequence[str]) -> tuple[str, bool]:
@@ -31,7 +24,7 @@ def table(upper: WireWork, keys: Sequence[str]) -> tuple[str, bool]:
     nbytes = _BYTES_PER_S * _SECONDS
     lines = [
         f"### {_CLIENTS} slow clients at once, {nbytes / _MIB:.1f} MiB each at {_BYTES_PER_S // 1024} KiB/s through"
-        f" upper case; Weir with MEMORY_BUDGET={_BUDGET_MIB}MiB",
+        f" upper case; Weir with MEMORY_BUDGET={BUDGET_MIB}MiB",
         "",
         "| | seconds | idle MiB | above idle | CPU s | answers |",
         "|---|---:|---:|---:|---:|---|",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench import client
@@ -44,7 +44,7 @@ class WireWork:
     routes: dict[str, Route]
     chunk_bytes: int | None = None
     rows: int | None = None
-    references: dict[str, str] = field(default_factory=dict)
+    references: Sequence[str] = ()
     run_ids: dict[Server, str] = field(default_factory=dict)
 
     @property
@@ -97,10 +97,10 @@ class WireWork:
         for path in body.folder().glob("disk-*"):
             path.unlink()
 
-    def refer(self, engine: str) -> Sample:
+    def refer(self, key: str) -> Sample:
         raise NotImplementedError
 
-    def is_reference_right(self) -> bool:
+    def is_reference_right(self, key: str) -> bool:
         raise NotImplementedError
 
     def _url(self, key: str, server: Server) -> str:
