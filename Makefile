@@ -15,7 +15,7 @@ help:
 	@echo "make demo    TPC-H lineitem through a server, with figures"
 	@echo "make test    lint, types and the whole suite"
 	@echo "make serve   a server on http://127.0.0.1:8080"
-	@echo "make bench   the wire beside nginx, Go, Node, stock Starlette and C; tables beside DuckDB and Polars"
+	@echo "make bench   the wire beside nginx, Go, Node, stock Starlette and C; tables beside DuckDB, Polars, DataFusion"
 	@echo "make fuzz    a quarter of an hour of made-up input for every reader; FUZZ='csv ndjson' names some"
 	@echo "make bench-memory, make bench-objects, make test-slow, make lint, make format, make lock"
 
