@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 
 from app.core.page import Page
 from app.framing.json_text import unquoted_text
+from app.framing.row_text import Column, Quoting, is_written, row_text
 
 
 class CsvWrite:
@@ -29,18 +30,34 @@ class CsvWrite:
     def feed(self, page: Page) -> Iterator[Page]:
         """The text of ``page``."""
         batch = page.payload
-        out = io.BytesIO()
-        if page.first:
-            out.write((self._delimiter.join(map(self._quoted, batch.schema.names)) + "\n").encode())
-        if batch.num_rows:
-            columns = [_writable(column) for column in batch.columns]
-            pa_csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), out, self._options)
-        text = out.getvalue()
+        head = self._delimiter.join(map(self._quoted, batch.schema.names)) + "\n" if page.first else ""
+        text = self.text(batch, head.encode())
         yield Page(text, len(text), page.rows, page.byte, page.line, page.first, page.rejects)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
         return iter(())
+
+    def text(self, batch: pa.RecordBatch, head: bytes) -> bytes | memoryview:
+        """The rows of ``batch``, behind ``head``."""
+        if not batch.num_rows:
+            return head
+        arrays = [_writable(array) for array in batch.columns]
+        columns = [self._column(array, index) for index, array in enumerate(arrays)]
+        if columns and (text := row_text(columns, null=b"", end=b"\n", head=head)) is not None:
+            return text
+        out = io.BytesIO()
+        out.write(head)
+        pa_csv.write_csv(pa.RecordBatch.from_arrays(arrays, batch.schema.names), out, self._options)
+        return out.getvalue()
+
+    def _column(self, array: pa.Array, index: int) -> Column:
+        before = self._delimiter.encode() if index else b""
+        if pa.types.is_large_string(array.type):
+            array = array.cast(pa.string())
+        if pa.types.is_string(array.type):
+            return Column(array, before, Quoting.CSV_TEXT)
+        return Column(array if is_written(array.type) else array.cast(pa.string()), before, Quoting.PLAIN)
 
     def _quoted(self, name: str) -> str:
         return '"' + name.replace('"', '""') + '"' if self._needs_quotes.search(name) else name

@@ -16,6 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from app.framing.row_text import Column, Quoting, is_written, row_text
+
 _STRING = pa.string()
 _QUOTE = re.compile(rb'"')
 _BACKSLASH = re.compile(rb"\\")
@@ -27,8 +29,23 @@ def rows_text(batch: pa.RecordBatch) -> memoryview:
     """Each row as an object on a line of its own, in the order of the columns."""
     if not batch.num_rows:
         return memoryview(b"")
+    columns = [
+        _column(array, ("," if index else "{") + _key(name) + ":")
+        for index, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True))
+    ]
+    if columns and (text := row_text(columns, null=b"null", end=b"}\n")) is not None:
+        return text
     lines = _objects(batch.schema.names, batch.columns, end="}\n")
     return joined_text(lines)
+
+
+def _column(array: pa.Array, before: str) -> Column:
+    if is_written(array.type):
+        number = pa.types.is_integer(array.type)
+        quoting = Quoting.PLAIN if number else Quoting.QUOTED if pa.types.is_date(array.type) else Quoting.JSON_TEXT
+        return Column(array, before.encode(), quoting)
+    text, quoted = _text(array)
+    return Column(text, before.encode(), Quoting.QUOTED if quoted else Quoting.PLAIN)
 
 
 def joined_text(array: pa.Array) -> memoryview:

@@ -24,6 +24,8 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
+    "weir_rows_bytes": (_INT64, _PLACE, _INT32, _INT64, _INT32, _INT32),
+    "weir_rows_write": (_INT64, _PLACE, _INT32, _INT64, _PLACE, _INT32, _PLACE, _INT32, _PLACE),
 }
 
 
@@ -65,6 +67,22 @@ class Node(ctypes.Structure):
         ("children", _INT32),
         ("opener", _INT32),
         ("follower", _INT32),
+        ("unused", _INT32),
+    ]
+
+
+class Written(ctypes.Structure):
+    """``written`` of rows.c."""
+
+    _fields_ = [
+        ("before", _PLACE),
+        ("validity", _PLACE),
+        ("values", _PLACE),
+        ("offsets", _PLACE),
+        ("offset", _INT64),
+        ("before_bytes", _INT32),
+        ("kind", _INT32),
+        ("quoting", _INT32),
         ("unused", _INT32),
     ]
 

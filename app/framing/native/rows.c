@@ -1,0 +1,184 @@
+/* Columns to rows of text, for CSV (RFC 4180) and lines of JSON (RFC 8259). What is not text, a whole number or a day has
+   been made text before. Nothing here allocates, and no call keeps a pointer. */
+
+#include <stdint.h>
+#include <string.h>
+
+#include "values.h"
+
+enum { PLAIN, QUOTED, CSV_TEXT, JSON_TEXT }; /* as it is; in quotes as it is; in quotes, with what stands for quotes */
+
+/* A column of Arrow: kind is STRING, INT64, INT32 or DATE32; offset counts values, in values, offsets and validity (which
+   may be NULL: nothing is null) alike. before stands before each value, and before its quotes. */
+typedef struct {
+    const uint8_t *before, *validity, *values;
+    const int32_t *offsets;
+    int64_t offset;
+    int32_t before_bytes, kind, quoting, unused;
+} written;
+
+/* What stands for a byte within a JSON text: nothing where it stands for itself. */
+static const char *const json_escapes[256] = {
+    "\\u0000", "\\u0001", "\\u0002", "\\u0003", "\\u0004", "\\u0005", "\\u0006", "\\u0007", "\\b",     "\\t",     "\\n",
+    "\\u000b", "\\f",     "\\r",     "\\u000e", "\\u000f", "\\u0010", "\\u0011", "\\u0012", "\\u0013", "\\u0014", "\\u0015",
+    "\\u0016", "\\u0017", "\\u0018", "\\u0019", "\\u001a", "\\u001b", "\\u001c", "\\u001d", "\\u001e", "\\u001f",
+    ['"'] = "\\\"", ['\\'] = "\\\\",
+};
+
+static inline int is_special(uint8_t c, int quoting) { return c == '"' || (quoting == JSON_TEXT && (c == '\\' || c < 0x20)); }
+
+/* Where the next byte stands that does not stand for itself; end if there is none. */
+static inline const uint8_t *next_special(const uint8_t *p, const uint8_t *end, int quoting)
+{
+#if defined(__SSE2__)
+    for (; p + 16 <= end; p += 16) {
+        const __m128i chunk = _mm_loadu_si128((const __m128i *)p), controls = _mm_set1_epi8(0x1f);
+        __m128i found = _mm_cmpeq_epi8(chunk, _mm_set1_epi8('"'));
+        if (quoting == JSON_TEXT)
+            found = _mm_or_si128(_mm_or_si128(found, _mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\'))),
+                                 _mm_cmpeq_epi8(_mm_min_epu8(chunk, controls), chunk));
+        const int marks = _mm_movemask_epi8(found);
+        if (marks)
+            return p + __builtin_ctz((unsigned)marks);
+    }
+#endif
+    while (p < end && !is_special(*p, quoting))
+        p++;
+    return p;
+}
+
+/* How much longer a text becomes by what is written for some of its bytes. */
+static int64_t extra_bytes(const uint8_t *p, const uint8_t *end, int quoting)
+{
+    int64_t extra = 0;
+    for (; (p = next_special(p, end, quoting)) < end; p++)
+        extra += quoting == JSON_TEXT ? (int64_t)strlen(json_escapes[*p]) - 1 : 1;
+    return extra;
+}
+
+static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+                            "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
+                            "9899";
+
+static inline uint8_t *put_int(uint8_t *out, int64_t value)
+{
+    uint8_t digits[20], *p = digits + 20;
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    for (; left >= 100; left /= 100)
+        memcpy(p -= 2, pairs + 2 * (left % 100), 2);
+    if (left >= 10)
+        memcpy(p -= 2, pairs + 2 * left, 2);
+    else
+        *--p = (uint8_t)('0' + left);
+    if (value < 0)
+        *out++ = '-';
+    const size_t length = (size_t)(digits + 20 - p);
+    memcpy(out, p, length);
+    return out + length;
+}
+
+/* YYYY-MM-DD (H. Hinnant, "chrono-compatible low-level date algorithms"); days are those of the years 0 to 9999. */
+static inline uint8_t *put_day(uint8_t *out, int32_t days)
+{
+    const uint32_t from_march_0 = (uint32_t)(days + 719468), era = from_march_0 / 146097, of_era = from_march_0 % 146097;
+    const uint32_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    const uint32_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const uint32_t month_from_march = (5 * of_year + 2) / 153, day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    const uint32_t month = month_from_march < 10 ? month_from_march + 3 : month_from_march - 9;
+    const uint32_t year = year_of_era + era * 400 + (month <= 2);
+    memcpy(out, pairs + 2 * (year / 100), 2);
+    memcpy(out + 2, pairs + 2 * (year % 100), 2);
+    out[4] = out[7] = '-';
+    memcpy(out + 5, pairs + 2 * month, 2);
+    memcpy(out + 8, pairs + 2 * day, 2);
+    return out + 10;
+}
+
+static inline uint8_t *put_text(uint8_t *out, const uint8_t *text, const uint8_t *end, int quoting)
+{
+    if (quoting <= QUOTED) {
+        memcpy(out, text, (size_t)(end - text));
+        return out + (end - text);
+    }
+    for (;;) {
+        const uint8_t *special = next_special(text, end, quoting);
+        memcpy(out, text, (size_t)(special - text));
+        out += special - text;
+        if (special == end)
+            return out;
+        if (quoting == CSV_TEXT) {
+            *out++ = '"';
+            *out++ = '"';
+        } else {
+            const char *escape = json_escapes[*special];
+            const size_t length = strlen(escape);
+            memcpy(out, escape, length);
+            out += length;
+        }
+        text = special + 1;
+    }
+}
+
+static inline int is_null(const written *c, int64_t row)
+{
+    return c->validity && !(c->validity[(c->offset + row) >> 3] >> ((c->offset + row) & 7) & 1);
+}
+
+/* The most bytes that the rows become, of which each ends with end_bytes more; -1 where a day is of another year than 0 to
+   9999. */
+int64_t weir_rows_bytes(const written *columns, int32_t count, int64_t rows, int32_t null_bytes, int32_t end_bytes)
+{
+    int64_t total = end_bytes * rows;
+    for (const written *c = columns; c < columns + count; c++) {
+        total += (c->before_bytes + (c->quoting ? 2 : 0) + null_bytes) * rows;
+        if (c->kind == STRING) {
+            const int32_t start = c->offsets[c->offset], end = c->offsets[c->offset + rows];
+            total += end - start;
+            if (c->quoting > QUOTED)
+                total += extra_bytes(c->values + start, c->values + end, c->quoting);
+        } else {
+            total += (c->kind == INT64 ? 20 : 11) * rows;
+        }
+        if (c->kind == DATE32)
+            for (int64_t row = 0; row < rows; row++) {
+                const int32_t days = ((const int32_t *)c->values)[c->offset + row];
+                if ((days < -719468 + 60 || days > 2932896) && !is_null(c, row))
+                    return -1;
+            }
+    }
+    return total;
+}
+
+/* Writes the rows; gives how many bytes that took. */
+int64_t weir_rows_write(const written *columns, int32_t count, int64_t rows, const uint8_t *null, int32_t null_bytes,
+                        const uint8_t *end, int32_t end_bytes, uint8_t *out)
+{
+    uint8_t *const began = out;
+    for (int64_t row = 0; row < rows; row++) {
+        for (const written *c = columns; c < columns + count; c++) {
+            const int64_t at = c->offset + row;
+            memcpy(out, c->before, (size_t)c->before_bytes);
+            out += c->before_bytes;
+            if (is_null(c, row)) {
+                memcpy(out, null, (size_t)null_bytes);
+                out += null_bytes;
+                continue;
+            }
+            if (c->quoting)
+                *out++ = '"';
+            if (c->kind == STRING)
+                out = put_text(out, c->values + c->offsets[at], c->values + c->offsets[at + 1], c->quoting);
+            else if (c->kind == INT64)
+                out = put_int(out, ((const int64_t *)c->values)[at]);
+            else if (c->kind == INT32)
+                out = put_int(out, ((const int32_t *)c->values)[at]);
+            else
+                out = put_day(out, ((const int32_t *)c->values)[at]);
+            if (c->quoting)
+                *out++ = '"';
+        }
+        memcpy(out, end, (size_t)end_bytes);
+        out += end_bytes;
+    }
+    return out - began;
+}
