@@ -14,6 +14,10 @@ from app.core.page import Page
 _MAGIC_BYTES = 4
 _TAIL_BYTES = 8
 """The length of the footer, and the magic once more."""
+_LEVELS = {"gzip": 1}
+"""Where Arrow's own level is not ours: for gzip that is 9, which does not keep up. TPC-H lineitem, 85 MB of Arrow data, on
+one thread, in seconds and MB: none 0.14, 38.6; snappy 0.19, 20.1; zstd 0.25, 15.0; gzip at level 1 0.52, 16.2; at 2 0.57,
+15.8; at 3 0.78, 15.4; at 4 0.69, 14.9; at 5 1.0, 14.7; at 6 2.1, 14.5; at 9 8.8, 14.4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class ParquetEncode:
             sink,
             columns.table.schema,
             compression=self._compression,
+            compression_level=_LEVELS.get(self._compression),
             use_dictionary=list(columns.dictionaries),
             write_statistics=list(columns.statistics),
         ) as writer:
