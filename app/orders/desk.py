@@ -129,7 +129,7 @@ class Desk:
                     source, held = stored.pages(), stored.holds
             else:
                 assert order.body is not None
-                kept = await self._off_loop(shop.shelf.open, order.body)
+                kept = await shop.open_kept(order.body)
                 length, held = kept.nbytes, 0
                 if built.read_file is not None:
                     source = kept_pages_by(built.read_file, kept, shop.io_executor)

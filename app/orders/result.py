@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from concurrent.futures import Executor
+from functools import partial
 
 from app.core.interfaces import Receipt
+from app.core.obtain import obtain
 from app.core.page import Page
 from app.runs.book import Result
 from app.sinks.multipart import MultipartSink
@@ -36,8 +37,8 @@ class ResultSink:
             self.place = self._inner.url
             return receipt
         file = self._inner.file
-        loop = asyncio.get_running_loop()
-        self.place = await loop.run_in_executor(self._executor, self._shelf.put, file, f"{self._run_id}.result")
+        put = partial(self._shelf.put, file, f"{self._run_id}.result")
+        self.place = await obtain(self._executor, put, self._shelf.drop)
         file.close()
         return receipt
 

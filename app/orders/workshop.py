@@ -9,9 +9,11 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from app.core.channel import Edge
 from app.core.interfaces import Sink, Source
+from app.core.obtain import obtain
 from app.core.page import Page, Reject
 from app.orders.lookups import Lookups
 from app.orders.result import ResultSink
@@ -25,7 +27,7 @@ from app.sinks.spooled import SpooledSink
 from app.sources.spooled import spooled_pages
 from app.sources.stored import StoredObject
 from app.stores.catalogue import Located, Stores
-from app.stores.kept import Shelf
+from app.stores.kept import KeptBytes, Shelf
 from app.stores.objects import ObjectInfo, Writing
 from app.stores.part_sizes import part_sizes
 from app.stores.spool import Spool
@@ -165,6 +167,10 @@ class Workshop:
         url = f"{self.options.results.rstrip('/')}/"
         sink = self.object_sink(url, f"{run_id}.result", writing, built, length_bytes, hashed=True, ours=True)
         return ResultSink(sink, self.shelf, run_id, self.io_executor)
+
+    async def open_kept(self, place: str) -> KeptBytes:
+        """What is kept at ``place``; the caller closes it. Cancelled meanwhile, nothing stays open."""
+        return await obtain(self.io_executor, partial(self.shelf.open, place), lambda kept: kept.close())
 
     async def keep_rejects(self, run_id: str, rejects: RejectsLog) -> str:
         """Keep quarantined rows with their run; their place, empty if there are none."""

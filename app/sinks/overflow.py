@@ -11,6 +11,7 @@ from contextlib import suppress
 from app.core.channel import ChannelStatistics, EndOfChannel
 from app.core.errors import Refusal
 from app.core.interfaces import Stretch
+from app.core.obtain import obtain
 from app.core.page import Page
 from app.stores.spool import Spool
 from app.stores.spool_file import SpoolFile
@@ -130,13 +131,13 @@ class Overflow:
         )
 
     async def _spill(self, page: Page) -> bool:
-        loop = asyncio.get_running_loop()
         if self._file is None:
-            self._file = await loop.run_in_executor(self._executor, self._spool.open)
+            self._file = await obtain(self._executor, self._spool.open, SpoolFile.close)
             self._read_bytes = 0
             self._spool.note_overflow()
         self._spilling = True
         try:
+            loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._executor, self._file.append, page.payload)
         except Refusal:
             self._spool_is_full = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 
@@ -33,7 +33,7 @@ class KeptResponse(Response):
     def __init__(
         self,
         result: Result,
-        open_place: Callable[[str], KeptBytes],
+        open_place: Callable[[str], Awaitable[KeptBytes]],
         executor: Executor,
         budget: Budget,
         headers: Iterable[tuple[bytes, bytes]],
@@ -63,7 +63,7 @@ class KeptResponse(Response):
             return
         async with AsyncExitStack() as held:
             try:
-                kept = await asyncio.get_running_loop().run_in_executor(self._executor, self._open, result.place)
+                kept = await self._open(result.place)
                 held.callback(kept.close)
                 if not _by_server(kept, scope):
                     await held.enter_async_context(self._budget.admit(2 * _PIECE_BYTES))

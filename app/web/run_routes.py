@@ -91,7 +91,7 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
             raise Refusal("not_found", f"run {run_id} keeps no rejects: it did not run with on_error=quarantine")
         place = entry.rejects
         loop = asyncio.get_running_loop()
-        kept = await loop.run_in_executor(io_executor, workshop.shelf.open, place) if place else None
+        kept = await workshop.open_kept(place) if place else None
 
         async def pieces() -> AsyncIterator[bytes]:
             if kept is None:
@@ -119,7 +119,7 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
         headers = [(b"weir-run-id", run_id.encode())]
         if result.coding is not None:
             headers.append((b"content-encoding", result.coding.encode()))
-        return KeptResponse(result, workshop.shelf.open, io_executor, workshop.runner.budget, headers)
+        return KeptResponse(result, workshop.open_kept, io_executor, workshop.runner.budget, headers)
 
     @router.delete("/{run_id}", status_code=204, summary="Cancel a run and forget it")
     async def delete_run(run_id: str) -> Response:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt
+from app.core.obtain import obtain
 from app.orders.desk import Desk
 from app.orders.order import Order
 from app.orders.result import ResultSink
@@ -35,6 +37,7 @@ from app.sinks.spooled import SpooledSink
 from app.sources.request import RequestBody, body_too_large
 from app.stores.kept import KeptBytes, SpooledBytes
 from app.stores.objects import Writing
+from app.stores.spool_file import SpoolFile
 from app.web.asking import Asked
 from app.web.errors import problem
 from app.web.kept import repr_digest, send_answer
@@ -239,8 +242,7 @@ class _Exchange:
             headers = self._result_headers(plan, result.coding)
             headers.append((b"weir-run-id", entry.run.id.encode()))
             headers.append((b"content-location", f"/v1/runs/{entry.run.id}/result".encode()))
-            loop = asyncio.get_running_loop()
-            kept = await loop.run_in_executor(shop.io_executor, shop.shelf.open, result.place)
+            kept = await shop.open_kept(result.place)
             try:
                 await self._deliver(kept, result.media_type, result.digest, headers)
             finally:
@@ -305,12 +307,13 @@ class _Exchange:
         shop, loop = self._shop, asyncio.get_running_loop()
         held_bytes = 3 * shop.options.build.page_bytes + self._socket_bytes
         async with shop.runner.budget.admit(held_bytes):
-            file = await loop.run_in_executor(shop.io_executor, shop.spool.open)
+            file = await obtain(shop.io_executor, shop.spool.open, SpoolFile.close)
             try:
                 async for page in body.pages():
                     await loop.run_in_executor(shop.io_executor, file.append, page.payload)
                     del page
-                return await loop.run_in_executor(shop.io_executor, shop.shelf.put, file, f"{run_id}.body")
+                put = partial(shop.shelf.put, file, f"{run_id}.body")
+                return await obtain(shop.io_executor, put, shop.shelf.drop)
             finally:
                 file.close()
 
