@@ -74,8 +74,9 @@ Decisions, and what was not chosen
 * Runs are written down behind the loop's back, all that wait in one transaction; only what is promised (202, a kept
   result, a receipt) waits for it. A process that is gone is known by its lock, or by its silence; whoever finds it takes
   its runs over, under the same condition in the same table, be that SQLite or PostgreSQL.
-* A write to a store is in the ledger before it begins, so that no upload outlives its run; an object's metadata name its
-  writer, so that a lost answer is settled by looking. Retries are of one call, never of a stream.
+* A write to a store is in the ledger before it begins, so that no upload outlives its run, and until the transaction that
+  writes the run's record, so that a run whose object is whole has succeeded. An object's metadata name its writer, so that
+  a lost answer is settled by looking. Retries are of one call, never of a stream.
 * Parts are the pages themselves: an HTTP client reads them one by one from a body that copies nothing.
 * A failure after the first byte leaves the answer incomplete. A trailer or a last line could be overlooked.
 * Our own protocol class under uvicorn, not another server: heads are llhttp's, the application is plain ASGI, and stock

@@ -93,9 +93,8 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                     flow.fit(budget.free_bytes)
                     async with budget.admit(flow.worst_case_bytes):
                         await flow.run()
-                except Refusal:
-                    await sink.abort()
-                    raise
+                finally:
+                    await sink.abort()  # what is committed stays
             if rejects_path is not None:
                 _copy_rejects(rejects, rejects_path)
         finally:

@@ -15,7 +15,7 @@ from app.orders.order import Order, order_of_text
 from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
 from app.runs.book import Entry
-from app.runs.ledger import Write, end_write
+from app.runs.ledger import Write, end_write, token_of_run
 from app.runs.owners import Owner
 from app.runs.record import Restarted, advance
 from app.sinks.multipart import MultipartSink
@@ -136,7 +136,7 @@ class Desk:
                 else:
                     source = kept_pages(kept, shop.options.build.page_bytes, shop.io_executor)
             known = None if order.codings else length
-            writing = Writing(f"{run_id}.{entry.run.attempt}", built.media_type, order.coding, plan.overwrite)
+            writing = Writing(token_of_run(run_id, entry.run.attempt), built.media_type, order.coding, plan.overwrite)
             sink: MultipartSink | ResultSink
             if plan.sink is not None:
                 sink = shop.object_sink(
@@ -167,7 +167,7 @@ class Desk:
             await runner.refuse(entry, entry.reason or Refusal("cancelled", "the run was cancelled with DELETE"))
             return
         order = None if entry.asked is None else order_of_text(entry.asked)
-        write = await self._off_loop(self._shop.ledger.of_run, entry.run.id)
+        write = await self._off_loop(self._shop.ledger.of_run, entry.run.id, entry.run.attempt)
         made = write is not None and write.nbytes is not None and await self._was_made(write)
         if made and write is not None and write.url == entry.run.sink:
             log.info("run %s had ended when its server went down", entry.run.id)

@@ -187,7 +187,7 @@ class Workshop:
                 await sink.write(page)
             await sink.commit()
         finally:
-            await sink.abort()
+            await sink.abort()  # what is committed stays
         return sink.url
 
     async def _file_pages(self, rejects: RejectsLog) -> AsyncIterator[Page]:

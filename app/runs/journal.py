@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.core.errors import Refusal
-from app.runs.database import Database, runs
+from app.runs.database import Database, runs, writes
+from app.runs.ledger import run_of_token
 
 log = logging.getLogger("weir")
 
@@ -26,7 +27,7 @@ Row = Callable[[], Mapping[str, Any]]
 
 class Journal:
     """Writes rows of ``owner``. Of several that wait for one run only the last is written, so that a run that was short
-    is one row, once.
+    is one row, once. With the record of a run that has succeeded, or that is forgotten, its entries in the ledger go.
 
     A run whose row belongs to somebody else by now (this process was taken for dead) is told to ``on_lost``.
     """
@@ -109,6 +110,8 @@ class Journal:
                 if gone:
                     # Ours only: of a run that another server took over, that one has the record now.
                     connection.execute(delete(runs).where(runs.c.id.in_(gone), runs.c.owner == self._owner))
+                succeeded = {run_id for run_id, row in made.items() if row["state"] == "succeeded"}
+                self._close_writes(connection, succeeded.difference(lost).union(gone))
         except IntegrityError:  # a transaction whose end was not heard of had written them
             self._known |= fresh.keys()
             return self._store(rows)
@@ -121,6 +124,14 @@ class Journal:
         if rows:
             same = {"owner": self._owner, "cancelling": False}
             connection.execute(insert(runs), [{"id": run_id, **same, **row} for run_id, row in rows.items()])
+
+    def _close_writes(self, connection: Connection, run_ids: set[str]) -> None:
+        """Of what we wrote ourselves: what another process left of such a run may have to be ended still."""
+        if run_ids:
+            ours = connection.execute(select(writes.c.id, writes.c.token).where(writes.c.owner == self._owner))
+            closed = [entry for entry, token in ours if run_of_token(token) in run_ids]
+            if closed:
+                connection.execute(delete(writes).where(writes.c.id.in_(closed)))
 
     def _update(self, connection: Connection, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return [run_id for run_id, row in rows.items() if not self._is_mine(connection, run_id, row)]

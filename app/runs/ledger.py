@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, or_, select, update
 
 from app.core.errors import Refusal
-from app.runs.database import Database, owners, writes
+from app.runs.database import Database, owners, runs, writes
 from app.stores.objects import NoSuchUpload, ObjectStore, undo
 
 _MOST_SKEW_S = 300.0
@@ -30,6 +30,16 @@ _COLUMNS = tuple(
         "owner",
     )
 )
+
+
+def token_of_run(run_id: str, attempt: int) -> str:
+    """What marks the result of a run, in its store and in the ledger."""
+    return f"{run_id}.{attempt}"
+
+
+def run_of_token(token: str) -> str:
+    """The run whose result, or whose rejects, that is."""
+    return token.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,12 @@ class Ledger:
         """Everything is sent; from now on there may be an object. Raises ``interrupted`` as ``begun`` does."""
         self._note(entry, nbytes=nbytes, digest=digest)
 
+    def made(self, entry: int) -> None:
+        """There is the object. The journal removes the entry when it writes the record of a run that has succeeded."""
+        self._ours.discard(entry)
+
     def close(self, entry: int) -> None:
-        """It is over, and nothing of it is left."""
+        """It is over, and nobody needs to be told."""
         with self._database.writing() as connection:
             connection.execute(delete(writes).where(writes.c.id == entry))
         self._ours.discard(entry)
@@ -95,13 +109,20 @@ class Ledger:
         self._ours.discard(entry)
 
     def abandoned(self) -> list[Write]:
-        """What nobody who is alive has to end."""
+        """What nobody who is alive has to end; but for what may have made the object of a run that is not over: whoever
+        takes the run up has to find it."""
         alive = select(owners.c.id)
         with self._database.reading() as connection:
             found = connection.execute(
                 select(*_COLUMNS).where(or_(writes.c.owner.is_(None), writes.c.owner.not_in(alive)))
             )
             abandoned = [Write(*row) for row in found]
+            unsettled = {
+                write: run_of_token(write.token) for write in abandoned if write.nbytes is not None and not write.left
+            }
+            going = select(runs.c.id).where(runs.c.id.in_(unsettled.values()), runs.c.ended_at.is_(None))
+            awaited = set(connection.scalars(going))
+        abandoned = [write for write in abandoned if unsettled.get(write) not in awaited]
         self._abandoned = len(abandoned)
         return abandoned
 
@@ -116,11 +137,12 @@ class Ledger:
             return None
         return {upload_id for upload_id, _, _ in found if upload_id is not None}
 
-    def of_run(self, run_id: str) -> Write | None:
-        """The latest write of a run."""
+    def of_run(self, run_id: str, attempt: int) -> Write | None:
+        """The latest write of a run's result in that attempt."""
         with self._database.reading() as connection:
+            token = token_of_run(run_id, attempt)
             found = connection.execute(
-                select(*_COLUMNS).where(writes.c.token.startswith(run_id)).order_by(writes.c.id.desc())
+                select(*_COLUMNS).where(writes.c.token == token).order_by(writes.c.id.desc())
             ).first()
             return None if found is None else Write(*found)
 

@@ -45,8 +45,13 @@ class Ledger(Protocol):
         """Everything is sent; from now on there may be an object."""
         ...
 
+    def made(self, entry: int) -> None:
+        """There is the object. The entry says so until the record of its run does, whose transaction removes it; it is
+        closed where there is no such record. Does not block."""
+        ...
+
     def close(self, entry: int) -> None:
-        """It is over, and nothing of it is left."""
+        """It is over, and nobody needs to be told."""
         ...
 
     def leave(self, entry: int) -> None:
@@ -82,7 +87,8 @@ class MultipartSink:
 
     The ``target``'s store tries again where a call may succeed. ``stop`` is set by ``abort``, so that it does not go on
     trying then. Whatever fails, or is cancelled, leaves no object and no upload, not even where the store had made the
-    object and could not say so; what could not be undone stays in the ``ledger``.
+    object and could not say so; what could not be undone stays in the ``ledger``. So does what was committed, until the
+    run's record is written: ``abort`` takes it out where there will be none.
     """
 
     def __init__(
@@ -160,8 +166,11 @@ class MultipartSink:
         return Receipt(self.object.nbytes, self._digest, self.object.etag.strip('"'), len(self._sent), crc32)
 
     async def abort(self) -> None:
-        """Leave no upload behind; see ``Sink.abort``."""
+        """Leave no upload behind; see ``Sink.abort``. What is committed stays, and the ledger forgets it."""
         if self._ended:
+            if self.object is not None and self._entry is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._on_thread(self._forget)
             return
         self._ended = True
         self._stop.set()
@@ -257,11 +266,7 @@ class MultipartSink:
         def make() -> None:
             self.object = call()
             assert self._entry is not None
-            try:
-                self._ledger.close(self._entry)
-            except Refusal as refusal:  # the entry stays, and does no harm to an object that is whole
-                log.warning("%s is written, and its entry in the ledger could not be closed: %s", self.url, refusal)
-            self._entry = None
+            self._ledger.made(self._entry)
 
         try:
             await self._on_thread(make)
@@ -275,6 +280,14 @@ class MultipartSink:
         assert self._entry is not None
         self._completing = True
         await self._on_thread(self._ledger.completing, self._entry, nbytes, self._digest)
+
+    def _forget(self) -> None:
+        entry, self._entry = self._entry, None
+        assert entry is not None
+        try:
+            self._ledger.close(entry)
+        except Refusal as refusal:  # the entry stays, and does no harm to an object that is whole
+            log.warning("%s is written, and its entry in the ledger could not be closed: %s", self.url, refusal)
 
     def _abort(self) -> None:
         assert self._entry is not None

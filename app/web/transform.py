@@ -28,6 +28,7 @@ from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
 from app.plan import FORMATS, Plan, sniff
 from app.runs.book import Entry
+from app.runs.ledger import token_of_run
 from app.runs.record import Run
 from app.runs.runner import Settle
 from app.sinks.overflow import Overflow
@@ -229,7 +230,7 @@ class _Exchange:
             run = self._record(plan, "whole")
             entry = await self._open(run, [])
             if entry.run.id == run.id:
-                writing = Writing(f"{run.id}.1", built.media_type, coding)
+                writing = Writing(token_of_run(run.id, run.attempt), built.media_type, coding)
                 sink = shop.result_sink(run.id, writing, built, self._length(body))
                 source = shop.from_its_end(built, body.pages())
                 flow = shop.flow(built, source, sink, outside_bytes=self._socket_bytes)
@@ -253,7 +254,7 @@ class _Exchange:
         shop = self._shop
         async with self._rejects(plan) as rejects, shop.built(plan, decode=codings, keep=rejects.keep) as built:
             run = self._record(plan, "sink")
-            writing = Writing(f"{run.id}.1", built.media_type, None, plan.overwrite)
+            writing = Writing(token_of_run(run.id, run.attempt), built.media_type, None, plan.overwrite)
             sink = shop.object_sink(
                 url, object_name(run.id, plan), writing, built, self._length(body), hashed=self._hashed
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
+from app.runs.database import Database, sqlite_url, writes
 from tests.flows.stored import Stored, stored
 from tests.object_store.fault_proxy import FaultProxy
 from tests.object_store.faults import Always, Fault
 from tests.object_store.postgres import postgres
 from tests.object_store.server import ObjectStoreServer
-from tests.server import eventually
+from tests.server import eventually, serving
 
 MIB = 1 << 20
 BIG = random.Random(2).randbytes(40 * MIB)
@@ -113,6 +116,58 @@ def test_a_server_that_is_asked_to_stop_leaves_its_orders_to_the_next(
             assert (record["state"], record["attempt"]) == ("succeeded", 1)
             assert s3.get(str(number)) == BIG
         s3.assert_nothing_open()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings for each kind of database."""
+    if request.param == "sqlite":
+        yield {}
+    else:
+        with postgres(tmp_path / "postgres") as url:
+            yield {"state": url}
+
+
+@pytest.mark.parametrize("kind", ["order", "sink", "sink without a record"])
+def test_a_kill_between_an_object_and_its_record_is_no_failure(
+    tmp_path: Path, state: dict[str, str], kind: str
+) -> None:
+    """The object is whole: its run has succeeded, and is not done again, which would fail on it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "in").write_bytes(BIG[:MIB])
+    settings = {"stores": f"out={out}"} | state
+    target, key = "store:out/made", {"Idempotency-Key": "one"}
+    query = "sink=store:out/made&overwrite=false"
+    with serving(tmp_path / "spool", module="tests.flows.dying", **settings) as server:
+        with contextlib.suppress(httpx.TransportError):
+            if kind == "order":
+                document = {"source": "store:out/in", "sink": target, "overwrite": False}
+                httpx.post(f"{server.url}/v1/runs", json=document, headers=key)
+            else:
+                headers = key if kind == "sink" else {}
+                httpx.post(f"{server.transform}?{query}", content=BIG[:MIB], headers=headers)
+        assert server.process.wait(20) == -9
+    assert (out / "made").read_bytes() == BIG[:MIB]
+    with serving(tmp_path / "spool", **settings) as server:
+        eventually(lambda: all(run["state"] not in ("accepted", "running") for run in server.runs()))
+        ended = [(run["state"], run["attempt"], run["output_bytes"], run["error"]) for run in server.runs()]
+        assert ended == ([] if kind == "sink without a record" else [("succeeded", 1, MIB, None)])
+        if kind == "sink":  # who asks again is told so
+            again = httpx.post(f"{server.transform}?{query}", content=BIG[:MIB], headers=key)
+            assert (again.status_code, again.json()["bytes"]) == (201, MIB)
+        eventually(lambda: entries(tmp_path / "spool", state) == 0)
+    assert (out / "made").read_bytes() == BIG[:MIB]
+
+
+def entries(spool: Path, state: dict[str, str]) -> int:
+    """How many entries the ledger has."""
+    database = Database(state.get("state") or sqlite_url(spool / "state.db"))
+    try:
+        with database.reading() as connection:
+            return int(connection.scalar(select(func.count()).select_from(writes)) or 0)
+    finally:
+        database.close()
 
 
 def test_any_replica_answers_for_any_run(

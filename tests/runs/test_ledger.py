@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.core.errors import Refusal
 from app.core.page import Page
-from app.runs.database import Database, writes
+from app.runs.database import Database, runs, writes
 from app.runs.ledger import Ledger, Write, end_write
 from app.runs.owners import Owner
 from app.sinks.multipart import MultipartSink
@@ -30,6 +30,7 @@ from app.stores.memory import MemoryStore
 from app.stores.objects import ObjectInfo, Piece, SentPart, Writing
 from app.stores.part_sizes import PartSizes
 from app.stores.spool import Spool
+from tests.runs.process import Process, new_run, process
 
 STAGES = ("opened", "begun", "noted", "sent", "completing", "made", "closed")
 DATA = b"0123456789" * 100
@@ -125,7 +126,7 @@ def test_a_process_that_is_killed_leaves_what_it_takes_to_end_its_writes(tmp_pat
             assert (write.token, write.left) == (f"{stage}.1", False)
             assert (write.upload_id is not None) == (stage in STAGES[2:]), stage
             assert (write.nbytes, write.digest) == ((1000, "ab" * 32) if stage in STAGES[4:] else (None, None)), stage
-            assert next_one.ledger.of_run(stage) == write
+            assert next_one.ledger.of_run(stage, 1) == write
         next_one.end_all(store)
         assert (next_one.ledger.abandoned(), next_one.ledger.open_writes, next_one.rows()) == ([], 0, {})
     assert store.uploads("") == []
@@ -212,7 +213,60 @@ async def test_a_write_is_noted_before_it_begins_and_forgotten_when_it_is_over(
             assert seen == [*parts, ("put_part", True, False), ("complete", True, True)]
         else:
             assert (seen[0], seen[-1]) == (parts[0], ("abort", True, False))
-        assert (other.rows(), one.ledger.open_writes, store.uploads("")) == ({}, 0, [])
+        assert (one.ledger.open_writes, store.uploads("")) == (0, [])
+        if end == "commit":  # nothing is open, and who comes finds that the object is whole
+            (row,) = other.rows().values()
+            assert row.nbytes == nbytes
+            await sink.abort()  # there will be no record
+        assert other.rows() == {}
+
+
+async def test_the_record_of_a_run_that_has_succeeded_takes_its_entries_with_it(tmp_path: Path, url: str) -> None:
+    """In one transaction: whoever comes finds the one or the other. What others wrote for it stays."""
+    async with process(tmp_path / "a", url) as one, process(tmp_path / "b", url) as other:
+        ledger, others = Ledger(one.database, one.owner.id), Ledger(other.database, other.owner.id)
+        entries = {name: ledger.open("memory:k", name) for name in ("done.1", "lost.1", "other.1", "left.1", "cli")}
+        entries["done.0"] = others.open("memory:k", "done.0")
+        ledger.leave(entries["left.1"])
+        for name in ("done", "failed", "left"):
+            run = one.book.add(new_run(name, "sink"))
+            await one.book.save(run)
+            await (one.fail(run) if name == "failed" else one.succeed(run))
+            with other.database.reading() as connection:
+                left = set(connection.scalars(select(writes.c.id)))
+            assert left == set(entries.values()) - {entries["done.1"]}
+        lost = one.book.add(new_run("lost", "sink"))  # by who was taken for dead
+        await one.book.save(lost)
+        with other.database.writing() as connection:
+            connection.execute(update(runs).where(runs.c.id == "lost").values(owner=other.owner.id))
+        await one.succeed(lost)
+        with other.database.reading() as connection:
+            assert entries["lost.1"] in set(connection.scalars(select(writes.c.id)))
+        gone = one.book.add(new_run("other", "sink"))
+        await one.book.save(gone)
+        gone.forgotten = True
+        await one.succeed(gone)
+        with other.database.reading() as connection:
+            assert entries["other.1"] not in set(connection.scalars(select(writes.c.id)))
+
+
+async def test_what_may_have_made_the_object_of_a_run_waits_for_who_takes_the_run_up(tmp_path: Path, url: str) -> None:
+    """Another server ends what was left: it must not take away what the run is settled by."""
+    dead = Process(tmp_path / "a", url)
+    run = dead.book.add(new_run("run", "sink"))
+    await dead.book.save(run)
+    ledger = Ledger(dead.database, dead.owner.id)
+    made, begun = (ledger.open("memory:k", token) for token in ("run.1", "run.2"))
+    ledger.completing(made, 1000, None)
+    dead.owner.leave()
+    await dead.die()
+    async with process(tmp_path / "b", url) as heir, process(tmp_path / "c", url) as third:
+        (taken,) = await heir.book.adopt()
+        others = Ledger(third.database, third.owner.id)
+        assert [write.entry for write in others.abandoned()] == [begun]
+        assert others.of_run("run", 1) is not None
+        await heir.fail(taken)
+        assert {write.entry for write in others.abandoned()} == {made, begun}
 
 
 @pytest.mark.parametrize(("nbytes", "at"), [(100, "nothing"), (1000, "begin"), (1000, "put_part")])
@@ -313,13 +367,14 @@ def test_an_upload_that_was_begun_long_before_is_not_ours(tmp_path: Path, url: s
 
 def test_the_latest_write_of_a_run_is_found(tmp_path: Path, url: str) -> None:
     with writers(tmp_path, url) as (one, other):
-        for attempt in range(1, 4):
+        for attempt in (1, 2, 2, 3):
             entry = one.ledger.open("s3://b/k", f"run.{attempt}")
-        one.ledger.open("s3://b/k", "other.1")
-        found = other.ledger.of_run("run")
+        for token in ("run.rejects", "other.3", "run.33"):
+            one.ledger.open("s3://b/k", token)
+        found = other.ledger.of_run("run", 3)
         assert found is not None
         assert (found.entry, found.token) == (entry, "run.3")
-        assert other.ledger.of_run("none") is None
+        assert (other.ledger.of_run("run", 4), other.ledger.of_run("none", 1)) == (None, None)
 
 
 def test_a_number_is_never_given_again(tmp_path: Path, url: str) -> None:
