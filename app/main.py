@@ -36,7 +36,7 @@ from app.stores.catalogue import Stores
 from app.stores.kept import Shelf
 from app.stores.metered import PartMeter
 from app.stores.objects import TransientReason
-from app.stores.retried import Patience
+from app.stores.retried import Others, Patience
 from app.stores.s3 import S3Client, S3Options
 from app.stores.spool import Spool
 from app.user_steps import install_user_steps
@@ -74,8 +74,10 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
     )
 
 
-def open_stores(settings: Settings, meter: PartMeter, on_retry: Callable[[TransientReason], object]) -> Stores:
-    """The stores that the settings describe, with nothing allowed but what they say."""
+def open_stores(
+    settings: Settings, meter: PartMeter, on_retry: Callable[[TransientReason], object], others: Others
+) -> Stores:
+    """The stores that the settings describe, with nothing allowed but what they say. ``others`` is for ``Retried``."""
     options = S3Options(
         endpoint_url=settings.s3_endpoint_url,
         addressing=settings.s3_addressing,
@@ -89,6 +91,7 @@ def open_stores(settings: Settings, meter: PartMeter, on_retry: Callable[[Transi
         patience=Patience(),
         meter=meter,
         on_retry=on_retry,
+        others=others,
     )
 
 
@@ -134,7 +137,12 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     owner = Owner(database, spool.directory)
     ledger = Ledger(database, owner.id)
     meter = PartMeter(lambda seconds: metrics.observe("weir_s3_part_seconds", seconds))
-    stores = open_stores(settings, meter, on_retry=lambda reason: metrics.count("weir_s3_retries_total", reason=reason))
+    stores = open_stores(
+        settings,
+        meter,
+        on_retry=lambda reason: metrics.count("weir_s3_retries_total", reason=reason),
+        others=ledger.uploads_beside,
+    )
     shelf = Shelf(settings.spool_dir / "kept", spool, stores)
     state_executor = ThreadPoolExecutor(2, thread_name_prefix="weir-state")
     store_executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="weir-store")

@@ -44,7 +44,12 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
     """Run ``plan`` from ``source`` to ``target``: files, ``-``, or objects. Raises what goes wrong; then no part of the
     result is there, but for what standard output has taken."""
     spool = Spool(settings.spool_dir, limit_bytes=settings.spool_limit)
-    stores = open_stores(settings, PartMeter(lambda _: None), on_retry=lambda _: None)
+    ledger: Ledger | None = None
+
+    def others(url: str, token: str) -> set[str] | None:
+        return set() if ledger is None else ledger.uploads_beside(url, token)
+
+    stores = open_stores(settings, PartMeter(lambda _: None), lambda _: None, others)
     rejects = RejectsLog(spool)
     with ThreadPoolExecutor(settings.worker_threads) as executor, ThreadPoolExecutor(8) as io_executor:
         try:

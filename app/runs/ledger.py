@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 
 from app.core.errors import Refusal
 from app.runs.database import Database, owners, runs, writes
@@ -129,9 +129,16 @@ class Ledger:
     def uploads_of_others(self, write: Write) -> set[str] | None:
         """The uploads to the same object that other entries know; None while one of them is being begun, as then it is
         not known yet."""
+        return self._uploads(writes.c.url == write.url, writes.c.id != write.entry)
+
+    def uploads_beside(self, url: str, token: str) -> set[str] | None:
+        """The same for the writer of ``token``. See ``stores.retried.Others``."""
+        return self._uploads(writes.c.url == url, writes.c.token != token)
+
+    def _uploads(self, *conditions: ColumnElement[bool]) -> set[str] | None:
         with self._database.reading() as connection:
-            same = select(writes.c.upload_id, writes.c.nbytes, writes.c.owner)
-            found = list(connection.execute(same.where(writes.c.url == write.url, writes.c.id != write.entry)))
+            columns = select(writes.c.upload_id, writes.c.nbytes, writes.c.owner)
+            found = list(connection.execute(columns.where(*conditions)))
             alive = set(connection.scalars(select(owners.c.id)))
         if any(upload_id is None and nbytes is None and owner in alive for upload_id, nbytes, owner in found):
             return None

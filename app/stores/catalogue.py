@@ -11,7 +11,7 @@ from app.core.errors import Refusal, known
 from app.stores.directory import DirectoryStore
 from app.stores.metered import Metered, PartMeter
 from app.stores.objects import ObjectStore, TransientReason
-from app.stores.retried import Patience, Retried
+from app.stores.retried import Others, Patience, Retried
 from app.stores.s3 import S3Bucket, S3Client
 
 _S3 = "s3://"
@@ -51,6 +51,7 @@ class Stores:
         patience: Patience,
         meter: PartMeter,
         on_retry: Callable[[TransientReason], object],
+        others: Others = lambda url, token: set(),
     ) -> None:
         self._s3 = s3
         self._allow = [prefix if prefix.count("/") > 2 else f"{prefix}/" for prefix in allow]
@@ -58,6 +59,7 @@ class Stores:
         self._patience = patience
         self._meter = meter
         self._on_retry = on_retry
+        self._others = others
 
     def find(self, url: str, stop: threading.Event) -> Located:
         """What ``url`` (``s3://bucket/key``, ``store:NAME/key``) stands for. Calls to its store end soon after ``stop``
@@ -92,4 +94,4 @@ class Stores:
             store, key = S3Bucket(self._s3, bucket), prefix + key
         else:
             store = DirectoryStore(Path(root), name)
-        return Located(Retried(Metered(store, self._meter), self._patience, self._on_retry, stop), key)
+        return Located(Retried(Metered(store, self._meter), self._patience, self._on_retry, stop, self._others), key)

@@ -27,6 +27,10 @@ from app.stores.objects import (
 
 T = TypeVar("T")
 
+Others = Callable[[str, str], set[str] | None]
+"""The ids of uploads to the object of that URL that are known to be of other writers than the one with that token; None
+while one of those is beginning, as then its id is not known yet. Blocks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -52,12 +56,14 @@ class Retried:
         patience: Patience,
         on_retry: Callable[[TransientReason], object],
         stop: threading.Event,
+        others: Others = lambda url, token: set(),
     ) -> None:
         self.limits = store.limits
         self._store = store
         self._patience = patience
         self._on_retry = on_retry
         self._stop = stop
+        self._others = others
 
     def url(self, key: str) -> str:
         """See ``ObjectStore.url``."""
@@ -86,7 +92,9 @@ class Retried:
         return self._surely(key, writing, lambda: self._store.put(key, pieces, crc32, writing))
 
     def begin(self, key: str, writing: Writing) -> str:
-        """See ``ObjectStore.begin``. What an attempt opened whose answer was lost is aborted."""
+        """See ``ObjectStore.begin``. What an attempt opened whose answer was lost is aborted: it is told by its time, so
+        another's upload to the same object that was begun meanwhile has to be known to ``others``. ``store_failed`` where
+        they cannot be told for as long as the patience lasts; then what was begun is the caller's to find."""
         began, attempts = time.monotonic(), 0
 
         def attempt() -> str:
@@ -96,7 +104,7 @@ class Retried:
 
         upload_id = self._again(attempt)
         if attempts > 1:
-            self._abort_strays(key, upload_id, time.monotonic() - began)
+            self._abort_strays(key, upload_id, writing.token, time.monotonic() - began)
         return upload_id
 
     def put_part(
@@ -157,14 +165,24 @@ class Retried:
             raise
         return found if found.metadata.get(TOKEN) == writing.token else None
 
-    def _abort_strays(self, key: str, upload_id: str, within_s: float) -> None:
-        opened = [upload for upload in self.uploads(key) if upload.key == key]
-        ours = next((upload.began_at for upload in opened if upload.upload_id == upload_id), None)
-        for upload in opened:
-            # Times are the server's, and whole seconds on some.
-            if ours is not None and upload.upload_id != upload_id and -1 <= ours - upload.began_at <= within_s + 1:
-                with contextlib.suppress(NoSuchUpload):
-                    self.abort(key, upload.upload_id)
+    def _abort_strays(self, key: str, upload_id: str, token: str, within_s: float) -> None:
+        opened = {upload.upload_id: upload.began_at for upload in self.uploads(key) if upload.key == key}
+        ours = opened.pop(upload_id, None)
+        # Times are the server's, and whole seconds on some.
+        strays = [name for name, at in opened.items() if ours is not None and -1 <= ours - at <= within_s + 1]
+        if strays:
+            # Asked for after the list was made: who began an upload in it is known by now, or soon.
+            known = self._again(lambda: self._known(key, token))
+            for stray in strays:
+                if stray not in known:
+                    with contextlib.suppress(NoSuchUpload):
+                        self.abort(key, stray)
+
+    def _known(self, key: str, token: str) -> set[str]:
+        known = self._others(self.url(key), token)
+        if known is None:
+            raise Transient("conflict", f"whose the uploads to {self.url(key)} are cannot be told yet")
+        return known
 
     def _wait(self, failure: Transient, failures: int) -> int:
         failures += 1

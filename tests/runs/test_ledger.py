@@ -27,8 +27,9 @@ from app.sinks.multipart import MultipartSink
 from app.stores.catalogue import Located
 from app.stores.directory import DirectoryStore
 from app.stores.memory import MemoryStore
-from app.stores.objects import ObjectInfo, Piece, SentPart, Writing
+from app.stores.objects import ObjectInfo, Piece, SentPart, Transient, Writing
 from app.stores.part_sizes import PartSizes
+from app.stores.retried import Patience, Retried
 from app.stores.spool import Spool
 from tests.runs.process import Process, new_run, process
 
@@ -352,6 +353,51 @@ def test_an_upload_whose_id_was_never_noted_is_told_from_those_of_others(tmp_pat
         assert heir.ledger.uploads_of_others(write) == {upload_id}
         assert end_write(write, store, "begun", heir.ledger.uploads_of_others) is True
         assert [upload.upload_id for upload in store.uploads("")] == [upload_id]
+
+
+class Losing(MemoryStore):
+    """Loses its first answer to ``begin``."""
+
+    lost = False
+
+    def begin(self, key: str, writing: Writing) -> str:
+        upload_id = super().begin(key, writing)
+        if not self.lost:
+            self.lost = True
+            raise Transient("reset", "the answer was lost")
+        return upload_id
+
+
+@pytest.mark.parametrize("known", ["before", "while it is waited for"])
+def test_who_aborts_what_it_began_and_was_not_told_of_leaves_what_another_writes_to_the_same_object(
+    tmp_path: Path, url: str, known: str
+) -> None:
+    with writers(tmp_path, url) as (one, other), ThreadPoolExecutor(1) as threads:
+        store, waits, go_on = Losing(), threading.Event(), threading.Event()
+        store.lost = True
+        others_entry = other.ledger.open(store.url("k"), "other.1")
+        others_upload = store.begin("k", writing("other.1"))
+        store.lost = False
+
+        def on_retry(reason: str) -> None:
+            if reason == "conflict":
+                waits.set()
+                assert go_on.wait(10)
+
+        retried = Retried(store, Patience(4, 0.0, 0.0), on_retry, threading.Event(), one.ledger.uploads_beside)
+        if known == "before":
+            other.ledger.begun(others_entry, others_upload)
+        one.ledger.open(store.url("k"), "one.1")
+        one.ledger.open(store.url("another"), "two.1")
+        begun = threads.submit(retried.begin, "k", writing("one.1"))
+        if known != "before":
+            assert waits.wait(10)
+            assert len(store.uploads("k")) == 3
+            other.ledger.begun(others_entry, others_upload)
+            go_on.set()
+        upload_id = begun.result(10)
+        assert {upload.upload_id for upload in store.uploads("k")} == {others_upload, upload_id}
+        assert not waits.is_set() or known != "before"
 
 
 def test_an_upload_that_was_begun_long_before_is_not_ours(tmp_path: Path, url: str) -> None:

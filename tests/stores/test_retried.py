@@ -367,6 +367,36 @@ def test_uploads_that_were_begun_and_nobody_said_so_are_aborted_and_no_others() 
     assert {each.upload_id for each in store.uploads("")} == {bench.upload_id, earlier, longer, other, upload_id}
 
 
+def test_an_upload_to_the_same_object_that_another_began_meanwhile_is_left_alone() -> None:
+    bench = Bench()
+    store = bench.store
+    anothers = store.begin("begun", Writing("another", "text/plain"))
+    told: list[set[str] | None] = [None, None, {anothers}]  # it is just beginning, and then known
+    asked: list[tuple[str, str]] = []
+
+    def others(url: str, token: str) -> set[str] | None:
+        asked.append((url, token))
+        return told.pop(0)
+
+    store.after = [Transient("reset", "lost")]
+    retried = Retried(store, Patience(), bench.reasons.append, bench.clock, others)
+    upload_id = retried.begin("begun", MINE)
+    assert {each.upload_id for each in store.uploads("begun")} == {anothers, upload_id}
+    assert asked == [("memory:begun", "mine")] * 3
+    assert bench.reasons == ["reset", "conflict", "conflict"]
+
+
+def test_where_nobody_can_tell_whose_an_upload_is_it_stays_and_the_write_does_not_begin() -> None:
+    bench = Bench()
+    store = bench.store
+    anothers = store.begin("begun", Writing("another", "text/plain"))
+    store.after = [Transient("reset", "lost")]
+    retried = Retried(store, Patience(3), bench.reasons.append, bench.clock, lambda url, token: None)
+    with pytest.raises(Refusal, match=r"cannot be told yet \(3 attempts\)"):
+        retried.begin("begun", MINE)
+    assert anothers in {each.upload_id for each in store.uploads("begun")}
+
+
 # What S3 says, over a socket.
 
 
