@@ -49,9 +49,9 @@ def unfinished(s3: Stored, query: str) -> tuple[socket.socket, str]:
 
 
 def begun(s3: Stored, run_id: str) -> int:
-    """Which attempt goes on; 0 for none."""
+    """Which attempt goes on, and is written down as one: before that nothing is read. 0 for none."""
     record = s3.server.run(run_id, wait_s=0)
-    return int(record["attempt"]) if record["state"] == "running" else 0
+    return int(record["attempt"]) if record["input_bytes"] else 0
 
 
 def test_after_a_kill(tmp_path: Path, swift: ObjectStoreServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
