@@ -272,7 +272,7 @@ async def _refused(_: Request, refusal: Exception) -> Response:
 
 async def _refused_by_router(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem_of_status(error.status_code, str(error.detail))
+    return problem_of_status(error.status_code, str(error.detail), error.headers)
 
 
 async def _refused_parameter(_: Request, error: Exception) -> Response:

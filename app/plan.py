@@ -11,8 +11,9 @@ from typing import Any, Literal, cast
 import yaml
 
 from app.core.errors import Refusal, known
-from app.core.interfaces import KeepsLength, Operator, RandomAccess, Stage
+from app.core.interfaces import KeepsLength, Modest, Operator, RandomAccess, Stage
 from app.core.page import Page, Reject
+from app.core.segment import split, worst_case_bytes
 from app.framing import (
     COMPRESSIONS,
     FORMATS,
@@ -29,10 +30,12 @@ from app.framing.charset import Transcode, find_charset
 from app.framing.codecs import CODEC_ALIASES
 from app.framing.compression import CONTENT_CODINGS, Compress, Decompress
 from app.framing.dialect import DIALECT_WORDS, READING_WORDS, check_reading, check_words_fit
+from app.framing.lines import LineCut
 from app.framing.lines import reader as line_reader
 from app.framing.needs import PassedOver
 from app.framing.schema import parse_types
 from app.framing.survey import first_pass_bytes, two_passes
+from app.framing.table_cut import TableCut
 from app.stages import STEPS, StageContext, Step, find_step
 from app.stages.enrich import Enrichment
 from app.stages.enrich import parse as parse_enrichment
@@ -144,13 +147,31 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the server gives to every build. ``whole_bytes``: see ``ReadOptions``; ``query`` is for the SQL engine."""
+    """What the server gives to every build. ``whole_bytes``: see ``ReadOptions``; ``query`` is for the SQL engine.
+    ``source_page_bytes``: what pages of the source may have, where that is more than ``page_bytes``."""
 
     page_bytes: int
     max_line_bytes: int
     max_expansion: float
     whole_bytes: int
     query: QueryOptions
+    source_page_bytes: int = 0
+
+    def halved(self) -> BuildOptions:
+        """These with pages of half the size, the source's excepted."""
+        half = self.page_bytes // 2
+        source_page_bytes = max(self.source_page_bytes, self.page_bytes)
+        return replace(self, page_bytes=half, query=self.query.of_pages(half), source_page_bytes=source_page_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is for one run: ``nbytes``, for stages that ``lanes`` and ``high_water_bytes`` (see ``FlowOptions``) are
+    given to."""
+
+    nbytes: int
+    high_water_bytes: int
+    lanes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +193,20 @@ class Built:
     rows_in: int | None
     rows_out: int | None
     passed_over: PassedOver
+    cuts: bool = False
+    """The first stage cuts whatever pages come, so that those of the flow may be smaller than the source's."""
+
+    def least_bytes(self, room: Room) -> int:
+        """The worst case, once what is modest has spared what it can; without source and sink."""
+        worst_bytes = worst_case_bytes(
+            split(self.stages),
+            page_bytes=self.page_bytes,
+            high_water_bytes=max(room.high_water_bytes, self.page_bytes),
+            lanes=room.lanes,
+            outside_bytes=self.outside_bytes,
+            source_page_bytes=self.source_page_bytes,
+        )
+        return worst_bytes - sum(stage.spare_bytes for stage in self.stages if isinstance(stage, Modest))
 
     @property
     def rejected(self) -> Mapping[str, int]:
@@ -267,6 +302,29 @@ def plan_of_text(text: str, name: str) -> Plan:
     return plan_of_document(document)
 
 
+def build_within(
+    room: Room,
+    plan: Plan,
+    options: BuildOptions,
+    *,
+    decode: Sequence[str] = (),
+    encode: str | None = None,
+    keep: Callable[[Sequence[Reject]], None] | None = None,
+    lookups: Mapping[str, Lookup] | None = None,
+) -> Built:
+    """As ``build``; with smaller pages, where those of ``options`` would take more than three quarters of ``room`` (the
+    rest is for source and sink) and smaller ones can be made."""
+    while True:
+        built = build(plan, options, decode=decode, encode=encode, keep=keep, lookups=lookups)
+        if (
+            not built.cuts
+            or options.page_bytes < 2 * _LEAST_PAGE_BYTES
+            or built.least_bytes(room) <= room.nbytes * 3 // 4
+        ):
+            return built
+        options = options.halved()
+
+
 def build(
     plan: Plan,
     options: BuildOptions,
@@ -290,7 +348,9 @@ def build(
     check_words_fit(plan.reading, source.name, source.words)
     keep = keep if plan.on_error == "quarantine" else None
     has_header = source.name in ("csv", "tsv") and plan.reading.get("header") != "false"
-    context = StageContext(options.page_bytes, options.max_expansion, has_header, lookups or {}, keep)
+    context = StageContext(
+        options.page_bytes, options.max_expansion, has_header, lookups or {}, keep, tolerant=plan.on_error != "fail"
+    )
     encoders: list[Stage | Operator] = [Compress(encode, page_bytes=options.page_bytes)] if encode else []
     packed = next((p.argument for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
     last_pack = next((p.step.takes for p in reversed(plan.steps) if p.step.takes in ("pack", "unpack")), None)
@@ -307,12 +367,9 @@ def build(
         return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, PassedOver())
 
     before, between, after = _around_rows(plan.steps, source, target)
-    source_page_bytes = options.page_bytes
     if any(is_whole(planned.step.name, planned.argument) for planned in between) and not before and not decode:
         # What such a step remembers needs the room more than pages do. The reader cuts them down.
-        options = replace(
-            options, page_bytes=options.page_bytes // 2, query=options.query.of_pages(options.page_bytes // 2)
-        )
+        options = options.halved()
         context = replace(context, page_bytes=options.page_bytes)
     tolerance = Tolerance(plan.on_error, plan.max_errors, keep)
     passed_over = PassedOver()
@@ -357,15 +414,17 @@ def build(
         target=target,
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
-        source_page_bytes=source_page_bytes,
+        source_page_bytes=max(options.source_page_bytes, options.page_bytes),
         outside_bytes=outside_bytes,
         read_file=read_file,
         rows_in=len(head) - 1,
         rows_out=len(head) + len(rows),
         passed_over=passed_over,
+        cuts=read_file is not None or isinstance(head[0], TableCut | LineCut | Decompress),
     )
 
 
+_LEAST_PAGE_BYTES = 64 * 1024
 _MEDIA_TYPE_OF_CODEC = {"gzip": "application/gzip", "zstd": "application/zstd", "lz4": "application/x-lz4"}
 _ROWS = ("csv", "tsv", "ndjson", "json", "arrow", "parquet")
 

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from app.core.errors import Refusal
-from app.plan import BuildOptions, Built, build, plan_of_document, plan_of_query, sniff, with_pipeline
+from app.plan import (
+    BuildOptions,
+    Built,
+    Room,
+    build,
+    build_within,
+    plan_of_document,
+    plan_of_query,
+    sniff,
+    with_pipeline,
+)
 from app.stages.sql import QueryOptions
 
 OPTIONS = BuildOptions(
@@ -211,3 +221,25 @@ def test_csv_words_and_compression_are_for_their_formats() -> None:
         built("from=csv&to=csv&compression=zstd")
     with pytest.raises(Refusal, match="not one of snappy, zstd"):
         built("from=csv&to=parquet&compression=rar")
+
+
+def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
+    room = Room(nbytes=256 << 20, high_water_bytes=2 << 20, lanes=4)
+    for query in (
+        "from=csv&replace=/a/b/&to=ndjson",
+        "from=csv&where=a>1&replace=/a/b/&to=csv",
+        "from=ndjson&sql=from input",
+    ):
+        items = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
+        plan = plan_of_query([*items, ("to", "csv")] if "to=" not in query else items)
+        large, fitted = build(plan, OPTIONS), build_within(room, plan, OPTIONS)
+        assert fitted.least_bytes(room) <= room.nbytes * 3 // 4
+        assert large.least_bytes(room) > room.nbytes * 3 // 4 or fitted.page_bytes == large.page_bytes
+        assert fitted.source_page_bytes == 1 << 20
+        tiny = build_within(Room(nbytes=1, high_water_bytes=2 << 20, lanes=4), plan, OPTIONS)
+        assert tiny.page_bytes == 2 * (64 << 10)
+
+
+def test_where_nothing_cuts_the_pages_of_the_source_they_stay() -> None:
+    items = [("from", "csv"), ("upper", ""), ("where", "a > 1"), ("to", "csv")]
+    assert build_within(Room(1, 2 << 20, 4), plan_of_query(items), OPTIONS).page_bytes == 2 << 20

@@ -66,7 +66,7 @@ class Budget:
             raise Refusal(
                 "never_fits",
                 f"this pipeline may need {as_size(worst_case_bytes)} at once,"
-                f" {as_size(worst_case_bytes - limit_bytes)} more than MEMORY_BUDGET"
+                f" {as_size(worst_case_bytes - limit_bytes)} more than MEMORY_BUDGET leaves for runs"
                 f" ({as_size(self._limit_bytes)}{beside}); give the server more, or lower PAGE_BYTES or WORKER_THREADS",
             )
         started = time.monotonic()

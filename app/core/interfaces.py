@@ -110,6 +110,11 @@ class Interruptible(Protocol):
 class Modest(Protocol):
     """An operator that can do with less memory, though slower: what it has no room for goes to disk."""
 
+    @property
+    def spare_bytes(self) -> int:
+        """The most that it can still spare."""
+        ...
+
     def spare(self, nbytes: int) -> None:
         """Hold so much less, or as much of it as is possible. Only before it runs."""
         ...

@@ -32,6 +32,11 @@ class LineCut:
         self._cutter = Cutter(line_ends, page_bytes=page_bytes, max_line_bytes=max_line_bytes)
         self._first = True
 
+    @property
+    def brisk(self) -> bool:
+        """C tells where its lines end."""
+        return self._cutter.is_quick
+
     def feed(self, page: Page) -> Iterator[Page]:
         """The lines that ``page`` ends."""
         return self._pages(self._cutter.feed(page.payload))

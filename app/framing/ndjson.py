@@ -10,9 +10,11 @@ Written: see ``app.framing.json_text``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -24,7 +26,7 @@ from app.core.page import Page
 from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
 from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
-from app.framing.ndjson_table import NdjsonTable
+from app.framing.ndjson_table import TOO_DEEP, NdjsonTable
 from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
@@ -133,6 +135,11 @@ class NdjsonParse:
         names = self._table.every.names
         if not names and not row:
             return Fault("bad_value", "the table has no column: no line of the first page has a field")
+        if (twice := _key_twice(record)) is not None:
+            return Fault("bad_json", f"the line has the key {short(twice)} twice", twice)
+        for name, value in row.items():
+            if name not in names and (why := self._table.untyped(name, value)) is not None:
+                return Fault("bad_value", f"column {short(name)}: {why}", name)
         for name in row:
             if name not in names:
                 detail = f"the field {short(name)} was not in the first page; declare it with types={name}:TYPE"
@@ -141,14 +148,13 @@ class NdjsonParse:
             try:
                 self._table.read_value(name, value)
             except orjson.JSONEncodeError:
-                detail = f"column {short(name)}: objects and lists stand in one another too deep"
-                return Fault("bad_value", detail, name)
+                return Fault("bad_value", f"column {short(name)}: {TOO_DEEP}", name)
             except PARSER_ERRORS as error:
                 if "unexpected field" in str(error):
                     detail = f"column {short(name)}: an object has a field that was not there in the first page"
                     return Fault("unexpected_field", detail, name)
                 return misfit(name, value, self._table.every.field(name).type)
-        return Fault("bad_json", "the line has a key twice, or something that is no plain JSON")
+        return Fault("bad_json", "the line has something that is no plain JSON")
 
 
 class NdjsonWrite:
@@ -172,6 +178,19 @@ class NdjsonWrite:
 
 def _name_bytes(name: str) -> int:
     return 6 * len(name.encode()) + 4
+
+
+def _key_twice(record: bytes) -> str | None:
+    """A key that one of the objects of ``record``, which is JSON, has more than once."""
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    with contextlib.suppress(RecursionError):
+        json.loads(record, object_pairs_hook=note)
+    return found[0] if found else None
 
 
 class _OutOfRange(str):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.core.page import Reject
-from app.framing.bad_rows import REJECT_BYTES
+from app.framing.bad_rows import PARSER_ERRORS, REJECT_BYTES
 from app.framing.blocks import Block, LineEnd, RecordEnd, shorter, too_long
 from app.framing.ends import Ends, line_ends
 from app.framing.ndjson_kernel import NdjsonKernel, kernel
@@ -19,6 +19,8 @@ from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 from app.framing.survey import Survey
 from app.framing.table_cut import Opening
+
+TOO_DEEP = "objects and lists stand in one another too deep"
 
 
 class NdjsonTable:
@@ -108,6 +110,16 @@ class NdjsonTable:
         batch = read_lines(data, self._text_schema, unexpected="error")
         columns = [_cast(column, field.type) for column, field in zip(batch.columns, self.every, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=self.every).select(self.schema.names)
+
+    def untyped(self, name: str, value: object) -> str | None:
+        """Why a value, which is JSON, has no type at all; None if it has one."""
+        try:
+            read_lines(orjson.dumps({name: value}) + b"\n", None, unexpected="infer")
+        except orjson.JSONEncodeError:
+            return TOO_DEEP
+        except PARSER_ERRORS:
+            return "the elements of a list, or the same field of several objects, differ in type"
+        return None
 
     def read_value(self, name: str, value: object) -> pa.RecordBatch:
         """A row of one column, as ``read`` would have it in the whole row."""

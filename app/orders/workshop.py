@@ -18,7 +18,7 @@ from app.core.page import Page, Reject
 from app.orders.lookups import Lookups
 from app.orders.result import ResultSink
 from app.pipeline import Flow, FlowOptions
-from app.plan import BuildOptions, Built, Plan, build
+from app.plan import BuildOptions, Built, Plan, Room, build_within
 from app.runs.ledger import Ledger
 from app.runs.runner import Account, Runner
 from app.sinks.multipart import MultipartSink
@@ -76,9 +76,11 @@ class Workshop:
         encode: str | None = None,
         keep: Callable[[Sequence[Reject]], None] | None = None,
     ) -> AsyncIterator[Built]:
-        """The stages of ``plan`` (see ``build``), with the lookup tables that they hold until the scope ends."""
+        """The stages of ``plan`` (see ``build_within``), with the lookup tables that they hold until the scope ends."""
         async with self.lookups.hold(plan.lookups) as lookups:
-            yield build(plan, self.options.build, decode=decode, encode=encode, keep=keep, lookups=lookups)
+            options = self.options
+            room = Room(self.runner.budget.free_bytes, options.high_water_bytes, options.lanes)
+            yield build_within(room, plan, options.build, decode=decode, encode=encode, keep=keep, lookups=lookups)
 
     def flow(
         self,

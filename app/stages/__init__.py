@@ -38,13 +38,15 @@ rows; ``pack`` and ``unpack`` turn a payload into a compressed one and back."""
 @dataclass(frozen=True, slots=True)
 class StageContext:
     """What a stage may need beside its argument. ``keep_header``: the first line is a header and is not a record;
-    ``lookups``: the lookup tables that the pipeline names; ``keep`` takes quarantined rejects."""
+    ``lookups``: the lookup tables that the pipeline names; ``keep`` takes quarantined rejects; ``tolerant``: bad rows are
+    left out, and do not end the run."""
 
     page_bytes: int
     max_expansion: float
     keep_header: bool
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
     keep: Callable[[Sequence[Reject]], None] | None = None
+    tolerant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def _enrich(argument: str, context: StageContext) -> Stage:
 def _window(argument: str, context: StageContext) -> Stage:
     asked = parse_windows(argument)
     kind = SessionWindow if asked.gap_s else Window
-    return kind(asked, page_bytes=context.page_bytes, keep=context.keep)
+    return kind(asked, page_bytes=context.page_bytes, keep=context.keep, tolerant=context.tolerant)
 
 
 STEPS: dict[str, Step] = {

@@ -106,10 +106,14 @@ class Query:
 
     def spare(self, nbytes: int) -> None:
         """Hold so much less of what the whole input needs, down to what DuckDB cannot do without."""
-        spared = min(nbytes, self._whole_bytes - _LEAST_WHOLE_BYTES)
-        if spared > 0:
-            self._whole_bytes -= spared
-            self.holds -= spared
+        spared = min(nbytes, self.spare_bytes)
+        self._whole_bytes -= spared
+        self.holds -= spared
+
+    @property
+    def spare_bytes(self) -> int:
+        """See ``Modest``."""
+        return max(0, self._whole_bytes - _LEAST_WHOLE_BYTES)
 
     def interrupt(self) -> None:
         """See ``Interruptible``. A thread that waits for its input is woken by that."""

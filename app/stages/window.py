@@ -22,7 +22,7 @@ from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.core.units import as_size
 from app.stages.window_text import Windows
-from app.stages.window_totals import STATE_BYTES, Totals, late_rejects
+from app.stages.window_totals import STATE_BYTES, Totals, late_rejects, no_time
 
 _PANE, _FROM, _ROW = "\ue003", "\ue004", "\ue005"
 """Columns of the state, by private characters: where a pane begins; the first window that its rows count for."""
@@ -34,7 +34,8 @@ class Window:
     The result has ``window_start`` and ``window_end``, the columns of ``by``, and the aggregates. Sums of whole numbers
     are int64, those of decimals have 38 digits; averages are floats. Rows that came after all of their windows were given
     (``late_row``), and those without a time (``bad_value``), are left out; ``rejected`` counts them, and ``keep`` gets
-    them as rejects, whose place is not known any more: line 0. Raises ``bad_argument`` for a column
+    them as rejects, whose place is not known any more: line 0. Unless it is ``tolerant``, ``bad_value`` is raised for a
+    row without a time. Raises ``bad_argument`` for a column
     that is not there or of another type, ``state_too_large`` where open windows have more groups than there is room for,
     ``bad_computation`` for a sum beyond int64.
     """
@@ -45,11 +46,17 @@ class Window:
     grows = 6.0
 
     def __init__(
-        self, asked: Windows, *, page_bytes: int, keep: Callable[[Sequence[Reject]], None] | None = None
+        self,
+        asked: Windows,
+        *,
+        page_bytes: int,
+        keep: Callable[[Sequence[Reject]], None] | None = None,
+        tolerant: bool = True,
     ) -> None:
         self._asked = asked
         self._page_bytes = page_bytes
         self._keep = keep
+        self._tolerant = tolerant
         self.rejected: Counter[str] = Counter()
         # The state, as it was and as it becomes, with the windows that are made of it.
         self.holds = 4 * STATE_BYTES
@@ -81,6 +88,8 @@ class Window:
         bound = self._bound
         times = bound.times(batch)
         if times.null_count:
+            if not self._tolerant:
+                raise no_time(self._asked.on)
             self._reject("bad_value", f"{self._asked.on} is null", batch.filter(times.is_null()))
             batch, times = batch.filter(times.is_valid()), times.drop_null()
             if not len(times):

@@ -14,7 +14,7 @@ from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.core.units import as_size
 from app.stages.window_text import Windows
-from app.stages.window_totals import STATE_BYTES, Totals, late_rejects
+from app.stages.window_totals import STATE_BYTES, Totals, late_rejects, no_time
 
 _SESSION = "\ue008"
 """The column of session numbers, by a private character."""
@@ -46,11 +46,17 @@ class SessionWindow:
     grows = 16.0
 
     def __init__(
-        self, asked: Windows, *, page_bytes: int, keep: Callable[[Sequence[Reject]], None] | None = None
+        self,
+        asked: Windows,
+        *,
+        page_bytes: int,
+        keep: Callable[[Sequence[Reject]], None] | None = None,
+        tolerant: bool = True,
     ) -> None:
         self._asked = asked
         self._page_bytes = page_bytes
         self._keep = keep
+        self._tolerant = tolerant
         self.holds = 4 * STATE_BYTES
         self.rejected: Counter[str] = Counter()
         self._totals: Totals | None = None
@@ -81,6 +87,8 @@ class SessionWindow:
         assert totals is not None
         times = totals.times(batch)
         if times.null_count:
+            if not self._tolerant:
+                raise no_time(self._asked.on)
             self._reject("bad_value", f"{self._asked.on} is null", batch.filter(times.is_null()))
             batch, times = batch.filter(times.is_valid()), times.drop_null()
             if not len(times):

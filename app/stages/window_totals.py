@@ -208,6 +208,14 @@ def _result(function: Function, totals: list[Any]) -> Any:
     return pc.if_else(pc.greater(count, 0), pc.divide(totals[0].cast(pa.float64()), count.cast(pa.float64())), None)
 
 
+def no_time(column: str) -> Refusal:
+    """The refusal of a row whose time is null, where bad rows are not left out."""
+    detail = (
+        f"window: {column} is null in a row; leave such rows out by where={column} is not null, or by on_error=skip"
+    )
+    return Refusal("bad_value", detail, column=column)
+
+
 def late_rejects(code: str, detail: str, column: str, rows: pa.RecordBatch) -> Iterator[list[Reject]]:
     """Rows that a window leaves out, as rejects, some at a time. Where they stood is not known any more: line 0."""
     for start in range(0, rows.num_rows, _REJECTED_ROWS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -97,9 +98,9 @@ def problem(refusal: Refusal, *, run_id: str | None = None, instance: str | None
     return Response(orjson.dumps(document), status, headers, "application/problem+json")
 
 
-def problem_of_status(status: int, detail: str) -> Response:
+def problem_of_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to what the router itself refuses (404, 405)."""
     phrase = HTTPStatus(status).phrase
     code = phrase.lower().replace(" ", "_")
     document = {"type": f"urn:weir:error:{code}", "title": phrase, "status": status, "detail": detail, "code": code}
-    return Response(orjson.dumps(document), status, media_type="application/problem+json")
+    return Response(orjson.dumps(document), status, headers, media_type="application/problem+json")

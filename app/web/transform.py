@@ -292,7 +292,9 @@ class _Exchange:
                 reading=plan.reading,
             )
             try:
-                order = replace(order, body=await self._intake(body, run.id))
+                order = replace(order, body=await self._intake(body, entry))
+                if entry.reason is not None:
+                    raise entry.reason
                 entry.asked = order.text()
                 await shop.runner.book.save(entry)
             except BaseException as error:
@@ -304,7 +306,7 @@ class _Exchange:
             self._desk.take(entry, order)
         await accepted_response(entry.run)(self._scope, self._receive, self._send)
 
-    async def _intake(self, body: RequestBody, run_id: str) -> str:
+    async def _intake(self, body: RequestBody, entry: Entry) -> str:
         shop, loop = self._shop, asyncio.get_running_loop()
         held_bytes = 3 * shop.options.build.page_bytes + self._socket_bytes
         async with shop.runner.budget.admit(held_bytes):
@@ -313,7 +315,9 @@ class _Exchange:
                 async for page in body.pages():
                     await loop.run_in_executor(shop.io_executor, file.append, page.payload)
                     del page
-                put = partial(shop.shelf.put, file, f"{run_id}.body")
+                    if entry.reason is not None:
+                        raise entry.reason  # it was cancelled: the rest of the body is of no use
+                put = partial(shop.shelf.put, file, f"{entry.run.id}.body")
                 return await obtain(shop.io_executor, put, shop.shelf.drop)
             finally:
                 file.close()

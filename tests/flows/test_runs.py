@@ -109,6 +109,34 @@ def test_a_client_that_leaves_its_body_unfinished(server: Server) -> None:
     assert server.runs()[0]["error"]["code"] == "client_gone"
 
 
+def test_who_still_uploads_to_a_run_that_is_cancelled_is_told(server: Server) -> None:
+    command = [
+        "curl",
+        "-sS",
+        "-T",
+        "-",
+        "-H",
+        "Prefer: respond-async",
+        "-w",
+        "%{http_code}",
+        f"{server.transform}?upper",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as uploading:
+        assert uploading.stdin is not None
+        assert uploading.stdout is not None
+        uploading.stdin.write("some\n")
+        uploading.stdin.flush()
+        eventually(lambda: [run["mode"] for run in server.runs()[:1]] == ["async"])
+        run_id = server.runs()[0]["id"]
+        assert httpx.delete(f"{server.url}/v1/runs/{run_id}").status_code == 204
+        uploading.stdin.write("more\n")
+        uploading.stdin.close()
+        answer = uploading.stdout.read()
+    assert answer.endswith("503")
+    assert json.loads(answer[:-3])["code"] == "cancelled"
+    server.assert_at_rest()
+
+
 def test_bad_orders(server: Server) -> None:
     for document, status, code in (
         ("nonsense", 400, "bad_argument"),

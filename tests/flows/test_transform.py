@@ -444,7 +444,9 @@ def test_operations(server: Server) -> None:
     names = {parameter["name"] for parameter in document["paths"]["/v1/transform"]["post"]["parameters"]}
     assert {"from", "to", "where", "upper", "on_error"} <= names
     assert httpx.get(f"{server.url}/nope").json()["code"] == "not_found"
-    assert httpx.get(server.transform).status_code == 405
+    refused = httpx.get(server.transform)
+    assert refused.status_code == 405
+    assert set(refused.headers["allow"].split(", ")) == {"POST", "PUT"}
     assert httpx.get(f"{server.url}/v1/runs/nope").json()["code"] == "not_found"
     assert httpx.get(f"{server.url}/v1/runs?limit=x").json()["code"] == "bad_argument"
 

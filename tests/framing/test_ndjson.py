@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.interfaces import Stage
+from app.core.page import Page
 from app.framing import json as json_array
 from app.framing.ndjson import reader, writer
 from app.framing.schema import parse_types
@@ -148,7 +149,7 @@ def test_null_is_no_object() -> None:
 def test_deep_nesting_is_a_bad_line() -> None:
     deep = b'{"a":' + b"[" * 500 + b"]" * 500 + b"}\n"
     assert places(deep + b'{"a":[1]}\n') == [(1, 0, "bad_value", "a")]
-    assert places(deep) == [(1, 0, "unexpected_field", "a")]
+    assert places(deep) == [(1, 0, "bad_value", "a")]
 
 
 def test_deep_nesting_later_is_a_bad_line() -> None:
@@ -248,3 +249,23 @@ def test_memory_stays_within_what_is_declared() -> None:
             pages_of(data, range(page, len(data), page)),
             page_bytes=page,
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "column", "said"),
+    [
+        ('{"k":1,"m":[1,"a"]}', "bad_value", "m", "the elements of a list"),
+        ('{"k":1,"m":[{"a":1},{"a":"x"}]}', "bad_value", "m", "the same field of several objects"),
+        ('{"k":1,"k":2}', "bad_json", "k", "the key 'k' twice"),
+        ('{"k":{"x":1,"x":2}}', "bad_json", "x", "the key 'x' twice"),
+    ],
+)
+def test_the_first_line_is_not_blamed_for_what_it_is_not(line: str, code: str, column: str, said: str) -> None:
+    [cut, parse] = make()
+    data = line.encode() + b"\n"
+    pages = [
+        result for page in (*cut.feed(Page(data, len(data), first=True)), *cut.flush()) for result in parse.feed(page)
+    ]
+    [reject] = [reject for page in pages for reject in page.rejects]
+    assert (reject.code, reject.column, reject.line) == (code, column, 1)
+    assert said in reject.detail

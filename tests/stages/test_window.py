@@ -14,6 +14,7 @@ import pytest
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.stages.window import Window
+from app.stages.window_sessions import SessionWindow
 from app.stages.window_text import parse
 from tests.conformance.check_stage import check_memory
 
@@ -166,6 +167,16 @@ def test_rows_without_a_time_and_late_ones_are_told() -> None:
         ("bad_value", 0, '{"ts":null,"k":"b"}'),
         ("late_row", 0, '{"ts":"1970-01-01T00:00:05","k":"c"}'),
     ]
+
+
+@pytest.mark.parametrize("kind", [Window, SessionWindow])
+def test_a_row_without_a_time_ends_the_run_where_bad_rows_do(kind: type[Window | SessionWindow]) -> None:
+    asked = parse("count(*) as n gap 10s on ts" if kind is SessionWindow else "count(*) as n every 10s on ts")
+    table = pa.table({"ts": pa.array([datetime(2024, 1, 1), None])})
+    window = kind(asked, page_bytes=PAGE, tolerant=False)
+    with pytest.raises(Refusal, match="ts is null in a row") as refused:
+        [result for page in pages(table, 10) for result in window.feed(page)]
+    assert (refused.value.code, refused.value.column) == ("bad_value", "ts")
 
 
 def test_an_empty_input_has_the_columns_of_a_result() -> None:
