@@ -80,7 +80,8 @@ def worst_case_bytes(
     where ``source_page_bytes`` may be larger: then the first segment cuts all pages down. ``lanes`` is how many pages a
     ``Parallel`` segment has in work, and ``outside_bytes`` what source and sink hold by themselves. The hands: the
     source's (a page, and the two that it reads ahead or the pieces it is joined from), each segment's (the page that
-    waits to enter; the pages in work with all that exists because of them), and the sink's (the first page may wait for
+    waits to enter; the pages in work with all that exists because of them; and a page of results that wait to leave a
+    ``Pulled`` one), and the sink's (the first page may wait for
     the second). A ``Quick`` segment is in the hand before it.
     """
     page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
@@ -93,7 +94,7 @@ def worst_case_bytes(
             total += int(grown * page)
         else:
             pages = lanes if isinstance(segment, Parallel) else 1
-            total += page + int(pages * (1.0 + grown) * page)
+            total += page + int(pages * (1.0 + grown) * page) + (page if isinstance(segment, Pulled) else 0)
         given = [part.gives_bytes for part in parts if isinstance(part, Resizes)]
         page = given[-1] if given else page if index else page_bytes
         if not isinstance(segment, Quick):

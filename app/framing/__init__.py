@@ -90,7 +90,7 @@ def _csv(name: str, media_types: tuple[str, ...], suffixes: tuple[str, ...], del
             survey=o.survey,
             needs=o.needs,
         ),
-        lambda _: csv.writer(delimiter=delimiter),
+        lambda o: csv.writer(delimiter=delimiter, page_bytes=o.page_bytes),
         survey=lambda o: csv.surveyor(
             dialect=csv_dialect(o.reading, delimiter=delimiter),
             page_bytes=o.page_bytes,
@@ -128,11 +128,19 @@ FORMATS: dict[str, Format] = {
             lambda o: ndjson.reader(
                 page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes, types=o.types, survey=o.survey, needs=o.needs
             ),
-            lambda _: ndjson.writer(),
+            lambda o: ndjson.writer(page_bytes=o.page_bytes),
             survey=lambda o: ndjson.surveyor(page_bytes=o.page_bytes, max_line_bytes=o.max_line_bytes),
             words=("encoding", "infer"),
         ),
-        Format("json", ("application/json",), (".json",), "rows", True, None, lambda _: json.writer()),
+        Format(
+            "json",
+            ("application/json",),
+            (".json",),
+            "rows",
+            True,
+            None,
+            lambda o: json.writer(page_bytes=o.page_bytes),
+        ),
         Format(
             "arrow",
             ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"),

@@ -59,6 +59,7 @@ def surveyor(*, dialect: CsvDialect, page_bytes: int, max_line_bytes: int) -> tu
     return TableCut("csv-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), Survey(table)
 
 
-def writer(*, delimiter: bytes) -> list[Stage]:
+def writer(*, delimiter: bytes, page_bytes: int) -> list[Stage]:
     """The stages from record batches to bytes: the header first, then a line per row, each ended by a newline."""
-    return [Slices("csv-slice", control_factor=2, column_bytes=lambda name: 3), CsvWrite(delimiter)]
+    slices = Slices("csv-slice", page_bytes=page_bytes, control_factor=2, column_bytes=lambda name: 3)
+    return [slices, CsvWrite(delimiter)]

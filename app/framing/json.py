@@ -9,9 +9,9 @@ from app.core.page import Page
 from app.framing.ndjson import writer as write_ndjson
 
 
-def writer() -> list[Stage]:
+def writer(*, page_bytes: int) -> list[Stage]:
     """The stages from record batches to the bytes of one array. An empty table is ``[]``."""
-    return [*write_ndjson(), JsonArray()]
+    return [*write_ndjson(page_bytes=page_bytes), JsonArray()]
 
 
 class JsonArray:

@@ -63,9 +63,10 @@ def surveyor(*, page_bytes: int, max_line_bytes: int) -> tuple[Stage, Survey]:
     return TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), Survey(table)
 
 
-def writer() -> list[Stage]:
+def writer(*, page_bytes: int) -> list[Stage]:
     """The stages from record batches to bytes: an object per row, each ended by a newline."""
-    return [Slices("ndjson-slice", control_factor=6, column_bytes=_name_bytes), NdjsonWrite()]
+    slices = Slices("ndjson-slice", page_bytes=page_bytes, control_factor=6, column_bytes=_name_bytes)
+    return [slices, NdjsonWrite()]
 
 
 class NdjsonParse:
@@ -75,7 +76,7 @@ class NdjsonParse:
     holds = 0
     # The rows, at most two pages; pyarrow's copy of all values as text with an index for each; the rows once more
     # where dates are made of texts. Bad lines are looked for after that was freed; at their worst a reject for each.
-    grows = 6.0
+    grows = 6.1
     stateless = True
 
     def __init__(self, table: NdjsonTable) -> None:

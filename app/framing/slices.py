@@ -10,8 +10,6 @@ import pyarrow.compute as pc
 from app.core.page import Page
 from app.framing.json_text import joined_text
 
-_SMALL_BYTES = 64 * 1024
-"""Text that no slicing is worth."""
 _LONGEST = {"bool": 5, "int8": 4, "int16": 6, "int32": 11, "int64": 20, "uint8": 3, "uint16": 5, "uint32": 10}
 _LONGEST |= {"uint64": 20, "halffloat": 14, "float": 16, "double": 24, "date32[day]": 13, "time32[s]": 10}
 """Characters of the longest value of a type."""
@@ -20,7 +18,7 @@ _LONGEST_OTHER = 34
 
 
 class Slices:
-    """Table pages to table pages whose text is at most 1.5 times what they were cut from, or 64 KiB if that is more.
+    """Table pages to table pages whose text is at most 1.5 times what they were cut from, or ``page_bytes`` if that is more.
 
     ``control_factor`` is how many characters a writer makes of a control character in a text (any other becomes two at
     most), ``column_bytes(name)`` what it writes for a column in each row beside the value. Unsliced, the text of a page
@@ -31,8 +29,9 @@ class Slices:
     holds = 0
     grows = 1.0  # slices share the buffers of the page; beside them the lengths of its texts are added up
 
-    def __init__(self, name: str, *, control_factor: int, column_bytes: Callable[[str], int]) -> None:
+    def __init__(self, name: str, *, page_bytes: int, control_factor: int, column_bytes: Callable[[str], int]) -> None:
         self.name = name
+        self._page_bytes = page_bytes
         self._control_factor = control_factor
         self._column_bytes = column_bytes
         self._is_plain = False
@@ -44,7 +43,7 @@ class Slices:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """``page`` in slices, often one. Its rejects go with the first."""
-        most = max(page.nbytes * 3 // 2, _SMALL_BYTES)
+        most = max(page.nbytes * 3 // 2, self._page_bytes)
         first, rejects = page.first, page.rejects
         self._is_plain = all(_is_plain(type_) for type_ in page.payload.schema.types)
         waiting = [page.payload]

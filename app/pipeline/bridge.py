@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError as ThreadCancelled
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from app.core.errors import Refusal
@@ -24,10 +23,11 @@ if TYPE_CHECKING:
 class Bridge:
     """Lets an operator's thread take pages from, and give pages to, the channels of the loop.
 
-    One page, or some small ones, wait on this side of the loop while the operator works on the one before.
+    One page, or some small ones, wait on this side of the loop while the operator works on the one before; and one, or
+    some small ones that make ``page_bytes`` at the most, on their way back.
     """
 
-    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop, page_bytes: int) -> None:
         self._lane = lane
         self._loop = loop
         self._changed = threading.Condition()
@@ -37,8 +37,11 @@ class Bridge:
         self._stopped = False
         self._empty = asyncio.Event()
         self._empty.set()
-        # The engine below may pull pages on a thread of its own while a result is given.
-        self._giving: Future[None] | None = None
+        self._page_bytes = page_bytes
+        self._results: deque[Page] = deque()
+        self._given_bytes = 0
+        self._over = False
+        self._filled = asyncio.Event()
 
     async def supply(self) -> None:
         """Runs on the loop, for the length of the stream."""
@@ -59,6 +62,24 @@ class Bridge:
                 self._failure = failure
                 self._changed.notify_all()
 
+    async def deliver(self) -> None:
+        """Runs on the loop until all results are given on, after ``carry`` has ended well."""
+        while True:
+            await self._filled.wait()
+            with self._changed:
+                self._filled.clear()
+                pages, over = list(self._results), self._over
+                self._results.clear()
+            for page in pages:
+                self._lane.inside.pick_up(page.nbytes)
+                await self._lane.give(page)
+                with self._changed:
+                    self._given_bytes -= page.nbytes
+                    self._changed.notify_all()
+            if over:
+                return
+            del pages
+
     def carry(self, operator: Operator) -> None:
         """Runs on the operator's thread, for the length of the stream."""
         clock = self._lane.clocks[0]
@@ -69,6 +90,9 @@ class Bridge:
                 page = next(results, None)
                 clock.busy_s += time.perf_counter() - started - (clock.idle_s - waited)
                 if page is None:
+                    with self._changed:
+                        self._over = True
+                    self._loop.call_soon_threadsafe(self._filled.set)
                     return
                 clock.bytes_out += page.nbytes
                 clock.rows_out += page.rows
@@ -87,24 +111,20 @@ class Bridge:
         with self._changed:
             self._stopped = True
             self._ahead.clear()
+            self._results.clear()
             self._changed.notify_all()
-            giving = self._giving
-        if giving is not None:
-            giving.cancel()
 
     def _give(self, page: Page) -> None:
-        async def give() -> None:
-            self._lane.inside.pick_up(page.nbytes)
-            await self._lane.give(page)
+        def has_room() -> bool:
+            return not self._given_bytes or self._given_bytes + page.nbytes <= self._page_bytes
 
         with self._changed:
+            self._changed.wait_for(lambda: self._stopped or has_room())
             if self._stopped:
                 raise ThreadCancelled
-            giving = self._giving = asyncio.run_coroutine_threadsafe(give(), self._loop)
-        try:
-            giving.result()
-        finally:
-            self._giving = None
+            self._given_bytes += page.nbytes
+            self._results.append(page)
+        self._loop.call_soon_threadsafe(self._filled.set)
 
     def _pages(self, clock: StageClock) -> Iterator[Page]:
         held_bytes = 0

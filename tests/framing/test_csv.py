@@ -156,7 +156,7 @@ TABLE = pa.table(
 
 
 def test_what_is_written() -> None:
-    outcome = check_stage(lambda: writer(delimiter=b","), table_cuts(TABLE))
+    outcome = check_stage(lambda: writer(delimiter=b",", page_bytes=PAGE), table_cuts(TABLE))
     assert outcome.content == (
         b"n,s,d,f,b,m,l\n"
         b'1,"a ""q"", \r\n",1970-01-01,0.1,true,1.50,"[1,2]"\n'
@@ -167,7 +167,7 @@ def test_what_is_written() -> None:
 
 def test_an_empty_table_is_its_header() -> None:
     empty = TABLE.slice(0, 0).select(["n", "s"])
-    assert check_stage(lambda: writer(delimiter=b"\t"), table_cuts(empty)).content == b"n\ts\n"
+    assert check_stage(lambda: writer(delimiter=b"\t", page_bytes=PAGE), table_cuts(empty)).content == b"n\ts\n"
 
 
 VALUES = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8))
@@ -177,7 +177,7 @@ VALUES = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"], e
 @settings(max_examples=100, deadline=None)
 def test_what_is_written_is_read_back(values: list[tuple[str | None, int | None]]) -> None:
     table = pa.table({"s": [s for s, _ in values], "n": pa.array([n for _, n in values], pa.int64())})
-    text = outcome_of(writer(delimiter=b","), next(iter(table_cuts(table)))).content
+    text = outcome_of(writer(delimiter=b",", page_bytes=PAGE), next(iter(table_cuts(table)))).content
     outcome = outcome_of(make("s:varchar,n:bigint"), pages_of(text, (len(text) // 2,)))
     assert not outcome.rejects
     assert outcome.content[1] == repr(table.to_pylist())

@@ -196,18 +196,20 @@ OBJECTS = [
 
 
 def test_what_is_written() -> None:
-    text = check_stage(writer, table_cuts(TABLE)).content
+    text = check_stage(lambda: writer(page_bytes=PAGE), table_cuts(TABLE)).content
     assert [json.loads(line) for line in text.splitlines()] == OBJECTS
     assert b'"m":1.50' in text
 
 
 def test_an_array_is_written() -> None:
-    assert json.loads(check_stage(json_array.writer, table_cuts(TABLE)).content) == OBJECTS
-    assert json.loads(check_stage(json_array.writer, table_cuts(TABLE.slice(0, 0))).content) == []
+    assert json.loads(check_stage(lambda: json_array.writer(page_bytes=PAGE), table_cuts(TABLE)).content) == OBJECTS
+    assert (
+        json.loads(check_stage(lambda: json_array.writer(page_bytes=PAGE), table_cuts(TABLE.slice(0, 0))).content) == []
+    )
 
 
 def test_an_array_is_not_closed_unless_the_flow_ended_well() -> None:
-    stages = json_array.writer()
+    stages = json_array.writer(page_bytes=PAGE)
     pages = next(iter(table_cuts(TABLE)))
     for stage in stages:
         pages = [result for page in pages for result in stage.feed(page)]
@@ -230,7 +232,7 @@ def test_what_json_dumps_writes_is_read_and_written_back(objects: list[dict[str,
     objects = [{"i": 1, "s": "text", "b": True}, *objects]
     text = "".join(json.dumps(row, ensure_ascii=ascii) + "\n" for row in objects).encode()
     cuts = (cut,) if 0 < cut < len(text) else ()
-    outcome = outcome_of([*make(), *writer()], pages_of(text, cuts))
+    outcome = outcome_of([*make(), *writer(page_bytes=PAGE)], pages_of(text, cuts))
     assert not outcome.rejects
     found = [json.loads(line) for line in outcome.content.splitlines()]
     assert found == [{key: row.get(key) for key in ("i", "s", "b")} for row in objects]
