@@ -137,7 +137,7 @@ class NdjsonParse:
         if not names and not row:
             return Fault("bad_value", "the table has no column: no line of the first page has a field")
         if (twice := _key_twice(record)) is not None:
-            return Fault("bad_json", f"the line has the key {short(twice)} twice", twice)
+            return Fault("bad_json", f"the line has the key {short(twice)} twice")
         for name, value in row.items():
             if name not in names and (why := self._table.untyped(name, value)) is not None:
                 return Fault("bad_value", f"column {short(name)}: {why}", name)

@@ -110,6 +110,7 @@ def test_a_client_that_leaves_its_body_unfinished(server: Server) -> None:
 
 
 def test_who_still_uploads_to_a_run_that_is_cancelled_is_told(server: Server) -> None:
+    before = {run["id"] for run in server.runs()}
     command = [
         "curl",
         "-sS",
@@ -126,7 +127,7 @@ def test_who_still_uploads_to_a_run_that_is_cancelled_is_told(server: Server) ->
         assert uploading.stdout is not None
         uploading.stdin.write("some\n")
         uploading.stdin.flush()
-        eventually(lambda: [run["mode"] for run in server.runs()[:1]] == ["async"])
+        eventually(lambda: [run["state"] for run in server.runs() if run["id"] not in before] == ["accepted"])
         run_id = server.runs()[0]["id"]
         assert httpx.delete(f"{server.url}/v1/runs/{run_id}").status_code == 204
         uploading.stdin.write("more\n")
@@ -197,10 +198,11 @@ def test_events_until_the_end(server: Server) -> None:
 
 
 def test_delete_at_any_time(tmp_path: Path) -> None:
-    # A table takes nearly all of the budget, so that it waits for an upload that holds a little.
-    with serving(tmp_path / "spool", memory_budget="128MiB", page_bytes="1MiB", worker_threads=1) as server:
+    # There is room for one table at a time, with the smallest of pages, and an upload has it.
+    with serving(tmp_path / "spool", memory_budget="36MiB", page_bytes="64KiB", worker_threads=1) as server:
         holding = subprocess.Popen(
-            ["curl", "-sS", "-T", "-", "-o", "/dev/null", f"{server.transform}?upper"], stdin=subprocess.PIPE
+            ["curl", "-sS", "-T", "-", "-o", "/dev/null", f"{server.transform}?from=ndjson&to=parquet"],
+            stdin=subprocess.PIPE,
         )
         eventually(lambda: server.metrics()["weir_memory_reserved_bytes"] > 0)
         waiting = [take(server, "from=ndjson&to=parquet", b'{"a":1}\n').headers["weir-run-id"] for _ in range(3)]

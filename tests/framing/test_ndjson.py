@@ -258,11 +258,11 @@ def test_memory_stays_within_what_is_declared() -> None:
     [
         ('{"k":1,"m":[1,"a"]}', "bad_value", "m", "the elements of a list"),
         ('{"k":1,"m":[{"a":1},{"a":"x"}]}', "bad_value", "m", "the same field of several objects"),
-        ('{"k":1,"k":2}', "bad_json", "k", "the key 'k' twice"),
-        ('{"k":{"x":1,"x":2}}', "bad_json", "x", "the key 'x' twice"),
+        ('{"k":1,"k":2}', "bad_json", None, "the key 'k' twice"),
+        ('{"k":{"x":1,"x":2}}', "bad_json", None, "the key 'x' twice"),
     ],
 )
-def test_the_first_line_is_not_blamed_for_what_it_is_not(line: str, code: str, column: str, said: str) -> None:
+def test_the_first_line_is_not_blamed_for_what_it_is_not(line: str, code: str, column: str | None, said: str) -> None:
     [cut, parse] = make()
     data = line.encode() + b"\n"
     pages = [
