@@ -302,20 +302,11 @@ def plan_of_text(text: str, name: str) -> Plan:
     return plan_of_document(document)
 
 
-def build_within(
-    room: Room,
-    plan: Plan,
-    options: BuildOptions,
-    *,
-    decode: Sequence[str] = (),
-    encode: str | None = None,
-    keep: Callable[[Sequence[Reject]], None] | None = None,
-    lookups: Mapping[str, Lookup] | None = None,
-) -> Built:
-    """As ``build``; with smaller pages, where those of ``options`` would take more than three quarters of ``room`` (the
-    rest is for source and sink) and smaller ones can be made."""
+def build_within(room: Room, options: BuildOptions, make: Callable[[BuildOptions], Built]) -> Built:
+    """What ``make`` (``build``, with all but the options) gives; with smaller pages, where those of ``options`` would take
+    more than three quarters of ``room`` (the rest is for source and sink) and smaller ones can be made."""
     while True:
-        built = build(plan, options, decode=decode, encode=encode, keep=keep, lookups=lookups)
+        built = make(options)
         if (
             not built.cuts
             or options.page_bytes < 2 * _LEAST_PAGE_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -232,14 +233,14 @@ def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
     ):
         items = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
         plan = plan_of_query([*items, ("to", "csv")] if "to=" not in query else items)
-        large, fitted = build(plan, OPTIONS), build_within(room, plan, OPTIONS)
+        large, fitted = build(plan, OPTIONS), build_within(room, OPTIONS, partial(build, plan))
         assert fitted.least_bytes(room) <= room.nbytes * 3 // 4
         assert large.least_bytes(room) > room.nbytes * 3 // 4 or fitted.page_bytes == large.page_bytes
         assert fitted.source_page_bytes == 1 << 20
-        tiny = build_within(Room(nbytes=1, high_water_bytes=2 << 20, lanes=4), plan, OPTIONS)
+        tiny = build_within(Room(nbytes=1, high_water_bytes=2 << 20, lanes=4), OPTIONS, partial(build, plan))
         assert tiny.page_bytes == 2 * (64 << 10)
 
 
 def test_where_nothing_cuts_the_pages_of_the_source_they_stay() -> None:
     items = [("from", "csv"), ("upper", ""), ("where", "a > 1"), ("to", "csv")]
-    assert build_within(Room(1, 2 << 20, 4), plan_of_query(items), OPTIONS).page_bytes == 2 << 20
+    assert build_within(Room(1, 2 << 20, 4), OPTIONS, partial(build, plan_of_query(items))).page_bytes == 2 << 20

@@ -112,7 +112,8 @@ class Cutter:
         self._tail = bytearray()
         self._scan_at_bytes = 0
         self._window_bytes = page_bytes
-        self._is_quick = False
+        self.is_quick = False
+        """The last piece was cut as quickly as is possible, so that the next one probably will be."""
 
     def feed(self, piece: bytes | memoryview) -> Iterator[Block | TooLong]:
         """The blocks that ``piece`` completes."""
@@ -130,11 +131,6 @@ class Cutter:
         self._tail = bytearray()
         yield from self._cut(buffer)
 
-    @property
-    def is_quick(self) -> bool:
-        """The last piece was cut as quickly as is possible, so that the next one probably will be."""
-        return self._is_quick
-
     def rest(self) -> Iterator[Block | TooLong]:
         """What is left at the end of the stream: whole records, a last one without newline, or an unfinished one.
 
@@ -150,7 +146,7 @@ class Cutter:
 
     def _cut(self, buffer: bytes) -> Iterator[Block | TooLong]:
         ends, view, start = self._index(buffer), memoryview(buffer), 0
-        self._is_quick = isinstance(ends, KnownEnds)
+        self.is_quick = isinstance(ends, KnownEnds)
         # Not a full page and then a few bytes, when a page and a started record come together and both fit.
         roomy = self._window_bytes == self._page_bytes and 2 * len(buffer) <= 3 * self._page_bytes
         window = len(buffer) if roomy else self._window_bytes

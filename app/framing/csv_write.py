@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 
 from app.core.page import Page
 from app.framing.json_text import unquoted_text
+from app.framing.native import LIBRARY
 from app.framing.row_text import Column, Quoting, is_written, row_text
 
 
@@ -43,9 +44,10 @@ class CsvWrite:
         if not batch.num_rows:
             return head
         arrays = [_writable(array) for array in batch.columns]
-        columns = [self._column(array, index) for index, array in enumerate(arrays)]
-        if columns and (text := row_text(columns, null=b"", end=b"\n", head=head)) is not None:
-            return text
+        if LIBRARY is not None and arrays:
+            columns = [self._column(array, index) for index, array in enumerate(arrays)]
+            if (text := row_text(columns, null=b"", end=b"\n", head=head)) is not None:
+                return text
         out = io.BytesIO()
         out.write(head)
         pa_csv.write_csv(pa.RecordBatch.from_arrays(arrays, batch.schema.names), out, self._options)

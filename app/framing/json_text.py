@@ -16,6 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from app.framing.native import LIBRARY
 from app.framing.row_text import Column, Quoting, is_written, row_text
 
 _STRING = pa.string()
@@ -29,12 +30,13 @@ def rows_text(batch: pa.RecordBatch) -> memoryview:
     """Each row as an object on a line of its own, in the order of the columns."""
     if not batch.num_rows:
         return memoryview(b"")
-    columns = [
-        _column(array, ("," if index else "{") + _key(name) + ":")
-        for index, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True))
-    ]
-    if columns and (text := row_text(columns, null=b"null", end=b"}\n")) is not None:
-        return text
+    if LIBRARY is not None and batch.num_columns:
+        columns = [
+            _column(array, ("," if index else "{") + _key(name) + ":")
+            for index, (name, array) in enumerate(zip(batch.schema.names, batch.columns, strict=True))
+        ]
+        if (text := row_text(columns, null=b"null", end=b"}\n")) is not None:
+            return text
     lines = _objects(batch.schema.names, batch.columns, end="}\n")
     return joined_text(lines)
 

@@ -88,18 +88,19 @@ class NdjsonKernel:
         rows = self._library.weir_json_rows(text.address, text.size, nodes, len(nodes), lines)
         if rows < 0:
             return None
-        if self._strings:
-            wanted = [(texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 16)) for i in self._strings]
+        text_places = {i: (texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 16)) for i in self._strings}
+        if text_places:
             texts_at = texts.make()
-            for index, (offsets, values_of) in zip(self._strings, wanted, strict=True):
-                nodes[index].offsets, nodes[index].values = texts_at + offsets[0], texts_at + values_of[0]
+            for index, (offsets, characters) in text_places.items():
+                nodes[index].offsets, nodes[index].values = texts_at + offsets[0], texts_at + characters[0]
             self._library.weir_json_texts(text.address, text.size, nodes, len(nodes), rows)
         arrays: dict[int, pa.Array] = {}
         for index, kind in reversed(self._used):  # children first
             node, [validity, *values] = nodes[index], places[index]
-            parts = [fixed.buffer(place) for place in values]
             if kind.code == STRING:
-                parts = [texts.buffer(place) for place in wanted[self._strings.index(index)]]
+                parts = [texts.buffer(place) for place in text_places[index]]
+            else:
+                parts = [fixed.buffer(place) for place in values]
             arrays[index] = pa.Array.from_buffers(
                 self._fields[index][0],
                 rows,

@@ -39,13 +39,11 @@ def is_written(type_: pa.DataType) -> bool:
 
 
 def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes = b"") -> memoryview | None:
-    """The rows behind ``head``, each with ``end`` behind it. None where there is no library, or for a day whose year has
-    not four digits."""
-    if LIBRARY is None:
-        return None
+    """The rows behind ``head``, each with ``end`` behind it. None for a day whose year has not four digits. Only where
+    there is a ``LIBRARY``."""
+    assert LIBRARY is not None
     rows = len(columns[0].array)
     written = (Written * len(columns))()
-    kept: list[object] = []  # what the addresses below lead to
     for place, column in zip(written, columns, strict=True):
         validity, *parts = column.array.buffers()
         kind = kind_of(column.array.type)
@@ -56,7 +54,6 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
         place.values = parts[-1].address if parts[-1] is not None else None
         place.offsets = parts[0].address if len(parts) > 1 else None
         place.offset, place.kind, place.quoting = column.array.offset, kind.code, column.quoting
-        kept += (validity, *parts)
     most_bytes = LIBRARY.weir_rows_bytes(written, len(columns), rows, len(null), len(end))
     if most_bytes < 0:
         return None
@@ -65,6 +62,5 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
     nbytes = LIBRARY.weir_rows_write(
         written, len(columns), rows, null, len(null), end, len(end), room.address + len(head)
     )
-    del kept
     room.resize(len(head) + nbytes, shrink_to_fit=True)
     return memoryview(room).toreadonly()[: len(head) + nbytes]  # its length is still that of before

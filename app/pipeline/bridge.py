@@ -24,10 +24,10 @@ class Bridge:
     """Lets an operator's thread take pages from, and give pages to, the channels of the loop.
 
     One page, or some small ones, wait on this side of the loop while the operator works on the one before; and one, or
-    some small ones that make ``page_bytes`` at the most, on their way back.
+    some small ones that make a page at the most, on their way back.
     """
 
-    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop, page_bytes: int) -> None:
+    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
         self._lane = lane
         self._loop = loop
         self._changed = threading.Condition()
@@ -37,7 +37,6 @@ class Bridge:
         self._stopped = False
         self._empty = asyncio.Event()
         self._empty.set()
-        self._page_bytes = page_bytes
         self._results: deque[Page] = deque()
         self._given_bytes = 0
         self._over = False
@@ -116,7 +115,7 @@ class Bridge:
 
     def _give(self, page: Page) -> None:
         def has_room() -> bool:
-            return not self._given_bytes or self._given_bytes + page.nbytes <= self._page_bytes
+            return not self._given_bytes or self._given_bytes + page.nbytes <= self._lane.options.page_bytes
 
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or has_room())

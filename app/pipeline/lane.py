@@ -97,7 +97,7 @@ class Lane:
 
     async def run_pulled(self, operator: Operator) -> None:
         """The operator on a thread of its own; the thread waits for the loop, never the loop for the thread."""
-        bridge = Bridge(self, asyncio.get_running_loop(), self.options.page_bytes)
+        bridge = Bridge(self, asyncio.get_running_loop())
         supplier, deliverer = asyncio.create_task(bridge.supply()), asyncio.create_task(bridge.deliver())
         with ThreadPoolExecutor(1, thread_name_prefix=f"weir-{operator.name}") as own_thread:
             future = own_thread.submit(bridge.carry, operator)

@@ -62,11 +62,7 @@ static inline const uint8_t *text_end(const reader *r, const uint8_t *p, uint32_
     for (;;) {
 #if defined(__SSE2__)
         if (p < r->safe) {
-            const __m128i chunk = _mm_loadu_si128((const __m128i *)p), controls = _mm_set1_epi8(0x1f);
-            const __m128i ends = _mm_or_si128(_mm_cmpeq_epi8(chunk, _mm_set1_epi8('"')),
-                                              _mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\')));
-            const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(chunk, controls), chunk);
-            const unsigned found = (unsigned)_mm_movemask_epi8(_mm_or_si128(ends, control));
+            const unsigned found = json_specials(p);
             if (!found) {
                 p += 16;
                 continue;

@@ -32,14 +32,10 @@ static inline const uint8_t *next_special(const uint8_t *p, const uint8_t *end, 
 {
 #if defined(__SSE2__)
     for (; p + 16 <= end; p += 16) {
-        const __m128i chunk = _mm_loadu_si128((const __m128i *)p), controls = _mm_set1_epi8(0x1f);
-        __m128i found = _mm_cmpeq_epi8(chunk, _mm_set1_epi8('"'));
-        if (quoting == JSON_TEXT)
-            found = _mm_or_si128(_mm_or_si128(found, _mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\'))),
-                                 _mm_cmpeq_epi8(_mm_min_epu8(chunk, controls), chunk));
-        const int marks = _mm_movemask_epi8(found);
+        const __m128i quotes = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('"'));
+        const unsigned marks = quoting == JSON_TEXT ? json_specials(p) : (unsigned)_mm_movemask_epi8(quotes);
         if (marks)
-            return p + __builtin_ctz((unsigned)marks);
+            return p + __builtin_ctz(marks);
     }
 #endif
     while (p < end && !is_special(*p, quoting))

@@ -11,6 +11,17 @@
 #include <emmintrin.h>
 #endif
 
+#if defined(__SSE2__)
+/* Bit i is set where p[i], of 16, cannot stand for itself within a JSON text: quotes, backslashes, control characters. */
+static inline unsigned json_specials(const uint8_t *p)
+{
+    const __m128i chunk = _mm_loadu_si128((const __m128i *)p);
+    const __m128i marks = _mm_or_si128(_mm_cmpeq_epi8(chunk, _mm_set1_epi8('"')), _mm_cmpeq_epi8(chunk, _mm_set1_epi8('\\')));
+    const __m128i controls = _mm_cmpeq_epi8(_mm_min_epu8(chunk, _mm_set1_epi8(0x1f)), chunk);
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(marks, controls));
+}
+#endif
+
 enum { INT64 = 1, FLOAT64, DATE32, STRING, BOOL, TIMESTAMP, DECIMAL, INT32, STRUCT };
 
 /* Whether data is UTF-8 (RFC 3629). */
