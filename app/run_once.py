@@ -23,7 +23,7 @@ from app.core.interfaces import Sink, Source
 from app.main import build_options, open_database, open_stores, part_room_bytes
 from app.orders.lookups import Lookups
 from app.pipeline import Flow, FlowOptions
-from app.plan import FORMATS, Built, Plan, Room, build, build_within, format_of_file_name, sniff
+from app.plan import FORMATS, Allowance, Built, Plan, build, build_within, format_of_file_name, sniff
 from app.runs.ledger import Ledger
 from app.runs.owners import BEAT_S, Owner
 from app.settings import Settings
@@ -67,8 +67,8 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                 tables = Lookups(settings.lookups_dir, stores, budget, io_executor, max_line_bytes=settings.max_line)
                 lookups = await ends.enter_async_context(tables.hold(plan.lookups))
                 options = build_options(settings, str(spool.directory))
-                room = Room(budget.free_bytes, settings.high_water_bytes, 2 * settings.worker_threads)
-                built = build_within(room, options, partial(build, plan, keep=rejects.keep, lookups=lookups))
+                allowance = Allowance(budget.free_bytes, settings.high_water_bytes, 2 * settings.worker_threads)
+                built = build_within(allowance, options, partial(build, plan, keep=rejects.keep, lookups=lookups))
                 pages: Source
                 if built.read_file is not None and opened.pages_by is not None:
                     pages = _shown(opened.pages_by(built.read_file), None, source)

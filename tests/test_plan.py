@@ -9,9 +9,9 @@ import pytest
 
 from app.core.errors import Refusal
 from app.plan import (
+    Allowance,
     BuildOptions,
     Built,
-    Room,
     build,
     build_within,
     plan_of_document,
@@ -225,7 +225,7 @@ def test_csv_words_and_compression_are_for_their_formats() -> None:
 
 
 def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
-    room = Room(nbytes=256 << 20, high_water_bytes=2 << 20, lanes=4)
+    allowance = Allowance(nbytes=256 << 20, high_water_bytes=2 << 20, lanes=4)
     for query in (
         "from=csv&replace=/a/b/&to=ndjson",
         "from=csv&where=a>1&replace=/a/b/&to=csv",
@@ -233,14 +233,14 @@ def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
     ):
         items = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
         plan = plan_of_query([*items, ("to", "csv")] if "to=" not in query else items)
-        large, fitted = build(plan, OPTIONS), build_within(room, OPTIONS, partial(build, plan))
-        assert fitted.least_bytes(room) <= room.nbytes * 3 // 4
-        assert large.least_bytes(room) > room.nbytes * 3 // 4 or fitted.page_bytes == large.page_bytes
+        large, fitted = build(plan, OPTIONS), build_within(allowance, OPTIONS, partial(build, plan))
+        assert fitted.least_bytes(allowance) <= allowance.nbytes * 3 // 4
+        assert large.least_bytes(allowance) > allowance.nbytes * 3 // 4 or fitted.page_bytes == large.page_bytes
         assert fitted.source_page_bytes == 1 << 20
-        tiny = build_within(Room(nbytes=1, high_water_bytes=2 << 20, lanes=4), OPTIONS, partial(build, plan))
+        tiny = build_within(Allowance(nbytes=1, high_water_bytes=2 << 20, lanes=4), OPTIONS, partial(build, plan))
         assert tiny.page_bytes == 2 * (64 << 10)
 
 
 def test_where_nothing_cuts_the_pages_of_the_source_they_stay() -> None:
     items = [("from", "csv"), ("upper", ""), ("where", "a > 1"), ("to", "csv")]
-    assert build_within(Room(1, 2 << 20, 4), OPTIONS, partial(build, plan_of_query(items))).page_bytes == 2 << 20
+    assert build_within(Allowance(1, 2 << 20, 4), OPTIONS, partial(build, plan_of_query(items))).page_bytes == 2 << 20

@@ -18,7 +18,7 @@ from app.core.page import Page, Reject
 from app.orders.lookups import Lookups
 from app.orders.result import ResultSink
 from app.pipeline import Flow, FlowOptions
-from app.plan import BuildOptions, Built, Plan, Room, build, build_within
+from app.plan import Allowance, BuildOptions, Built, Plan, build, build_within
 from app.runs.ledger import Ledger
 from app.runs.runner import Account, Runner
 from app.sinks.multipart import MultipartSink
@@ -79,9 +79,9 @@ class Workshop:
         """The stages of ``plan`` (see ``build_within``), with the lookup tables that they hold until the scope ends."""
         async with self.lookups.hold(plan.lookups) as lookups:
             options = self.options
-            room = Room(self.runner.budget.free_bytes, options.high_water_bytes, options.lanes)
+            allowance = Allowance(self.runner.budget.free_bytes, options.high_water_bytes, options.lanes)
             make = partial(build, plan, decode=decode, encode=encode, keep=keep, lookups=lookups)
-            yield build_within(room, options.build, make)
+            yield build_within(allowance, options.build, make)
 
     def flow(
         self,

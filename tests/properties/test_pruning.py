@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import app.plan
+import app.plan.building
 from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.needs import ALL
@@ -40,7 +40,7 @@ Steps = Sequence[tuple[str, str]]
 def built(steps: Steps, *, prune: bool) -> Built:
     with pytest.MonkeyPatch.context() as patch:
         if not prune:
-            patch.setattr(app.plan, "needs", lambda steps: ALL)
+            patch.setattr(app.plan.building, "needs", lambda steps: ALL)
         return build(plan_of_query([("from", "parquet"), *steps, ("to", "arrow")]), OPTIONS)
 
 
