@@ -31,7 +31,8 @@ from app.runs.ledger import Ledger
 from app.runs.owners import BEAT_S, Owner
 from app.runs.runner import Runner
 from app.settings import Settings
-from app.stages.sql import QueryOptions, warm_up
+from app.stages.sql import warm_up
+from app.stages.sql_engine import QueryOptions
 from app.stores.catalogue import Stores
 from app.stores.kept import Shelf
 from app.stores.metered import PartMeter

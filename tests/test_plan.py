@@ -19,7 +19,7 @@ from app.plan import (
     sniff,
     with_pipeline,
 )
-from app.stages.sql import QueryOptions
+from app.stages.sql_engine import QueryOptions
 
 OPTIONS = BuildOptions(
     page_bytes=1 << 20,

@@ -134,7 +134,8 @@ class CsvKernel:
         arrays = []
         for column, place, [validity, *parts] in zip(self._columns, made, places, strict=True):
             nulls = place.nulls
-            buffers = [room.buffer(validity) if nulls else None, *map(room.buffer, parts)]
+            bits = room.buffer(validity, (rows + 7) // 8) if nulls else None
+            buffers = [bits, *room.buffers(parts, rows, column.kind.value_bytes)]
             arrays.append(pa.Array.from_buffers(column.field.type, rows, buffers, null_count=nulls))
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 

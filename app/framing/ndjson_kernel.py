@@ -98,13 +98,13 @@ class NdjsonKernel:
         for index, kind in reversed(self._used):  # children first
             node, [validity, *values] = nodes[index], places[index]
             if kind.code == STRING:
-                parts = [texts.buffer(place) for place in text_places[index]]
+                parts = texts.buffers(text_places[index], rows, kind.value_bytes)
             else:
-                parts = [fixed.buffer(place) for place in values]
+                parts = fixed.buffers(values, rows, kind.value_bytes) if values else []
             arrays[index] = pa.Array.from_buffers(
                 self._fields[index][0],
                 rows,
-                [fixed.buffer(validity) if node.nulls else None, *parts],
+                [fixed.buffer(validity, (rows + 7) // 8) if node.nulls else None, *parts],
                 null_count=node.nulls,
                 children=[arrays[child] for child in self._children[index]] or None,
             )

@@ -23,7 +23,8 @@ from app.plan.plan import Plan
 from app.stages import StageContext
 from app.stages.lookup import Lookup
 from app.stages.needs import needs
-from app.stages.sql import QueryOptions, is_whole
+from app.stages.sql import is_whole
+from app.stages.sql_engine import QueryOptions
 from app.stages.tolerance import Tolerance
 
 _LEAST_PAGE_BYTES = 64 * 1024

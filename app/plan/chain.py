@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import cast
 
 from app.core.errors import Refusal
@@ -12,7 +13,9 @@ from app.framing.charset import Transcode
 from app.framing.lines import reader as line_reader
 from app.plan.plan import PlannedStep
 from app.stages import StageContext
-from app.stages.sql import Query, QueryOptions
+from app.stages.sql import Query
+from app.stages.sql_engine import QueryOptions
+from app.stages.sql_rows import RowQuery, is_row_query
 
 
 def around_rows(
@@ -83,14 +86,17 @@ def plain_stages(
 
 
 def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: QueryOptions) -> list[Stage | Operator]:
-    """Steps on rows, with neighbouring SQL steps fused into one query."""
+    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, and the others."""
     stages: list[Stage | Operator] = []
     clauses: list[tuple[str, str]] = []
 
     def close_query() -> None:
-        if clauses:
-            stages.append(Query(tuple(clauses), query))
-            clauses.clear()
+        on_workers = list(takewhile(lambda clause: is_row_query([clause]), clauses))
+        if on_workers:
+            stages.append(RowQuery(on_workers, page_bytes=context.page_bytes))
+        if len(on_workers) < len(clauses):
+            stages.append(Query(clauses[len(on_workers) :], query))
+        clauses.clear()
 
     for planned in steps:
         if planned.step.make is None:

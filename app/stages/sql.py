@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import duckdb
@@ -12,39 +11,20 @@ import pyarrow as pa
 
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
-from app.core.units import as_size
 from app.stages.sql_binding import Bound, bind
+from app.stages.sql_clause import steps_of
+from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptions, binder, open_engine
 from app.stages.sql_growth import growth
+from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_parser import open_parser
 from app.stages.sql_text import SQL_STEPS, parse
 from app.stages.sql_types import fed_schema, given_names
 
 T = TypeVar("T")
 
-_INSTANCE_BYTES = 6 * 1024 * 1024
-_MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
 _BESIDE_LIMIT_BYTES = 40 * 1024 * 1024
 """What a query that remembers rows takes beside its memory limit (30 to 45 MiB over runs of up to 50 million groups)."""
 _LEAST_WHOLE_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class QueryOptions:
-    """``threads``: 1 runs everything on the thread that iterates ``run``. From 2 on DuckDB's own threads help where rows
-    go one by one; then they too take pages from the input, one at a time, perhaps while the caller is busy with the
-    output. ``whole_bytes``: the memory of a query that has to see the whole input; what is beyond goes to
-    ``temp_directory``, up to ``spill_bytes``.
-    """
-
-    page_bytes: int
-    threads: int
-    whole_bytes: int
-    temp_directory: str
-    spill_bytes: int
-
-    def of_pages(self, page_bytes: int) -> QueryOptions:
-        """These with other pages."""
-        return replace(self, page_bytes=page_bytes)
 
 
 def check(clause: str, text: str) -> None:
@@ -96,7 +76,7 @@ class Query:
         is_query = any(clause.kind == "sql" for clause in self._clauses)
         self._threads = 1 if self._is_whole or is_query else options.threads
         self.grows = max(1.0, self._growth.row) + self._growth.work
-        self.holds = _INSTANCE_BYTES + 4 * max(2, self._threads) * self._page_bytes
+        self.holds = INSTANCE_BYTES + 4 * max(2, self._threads) * self._page_bytes
         self.spilled_bytes = 0
         self._guard = threading.Lock()
         self._running: duckdb.DuckDBPyConnection | None = None
@@ -135,41 +115,13 @@ class Query:
             connection.close()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        """An instance of its own, closed to everything but the rows that it is given."""
-        # For one thread DuckDB gets two, both of them "external": it starts none, and the caller's does all the work.
-        # Told of one, it would gather the rows of a selective filter until they are 2,048, and those of a batch until
-        # they are as many as asked for, over any number of pages and however large rows are. Told of two it never
-        # gathers over more than one batch of the input.
-        memory_bytes = self._whole_bytes or _MEMORY_LIMIT_BYTES
-        memory_bytes += int(4 * self.grows * self._page_bytes)
         options = self._options
-        connection = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": f"{memory_bytes}B",
-                "threads": str(max(2, self._threads)),
-                "external_threads": "2" if self._threads == 1 else "1",
-                "async_threads": "0",
-                "preserve_insertion_order": "true",
-                "temp_directory": options.temp_directory,
-                "allow_persistent_secrets": "false",
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "python_enable_replacements": "false",
-                "errors_as_json": "true",
-                "arrow_output_version": "1.0",
-                "arrow_large_buffer_size": "false",
-            },
+        return open_engine(
+            memory_bytes=(self._whole_bytes or MEMORY_LIMIT_BYTES) + int(4 * self.grows * self._page_bytes),
+            threads=self._threads,
+            temp_directory=options.temp_directory,
+            spill_bytes=options.spill_bytes,
         )
-        # Whatever is ready is handed over before more is made.
-        connection.execute("SET streaming_buffer_size = '1B'")
-        if options.temp_directory:
-            connection.execute(f"SET max_temp_directory_size = '{options.spill_bytes}B'")
-        connection.execute("SET TimeZone = 'UTC'")
-        # Not in the configuration above, because there it may come before temp_directory and forbid it.
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        return connection
 
     def _results(self, connection: duckdb.DuckDBPyConnection, feed: _Feed) -> Iterator[Page]:
         connection.register("input", pa.RecordBatchReader.from_batches(feed.schema, feed.batches()))
@@ -182,32 +134,20 @@ class Query:
         while (batch := feed.guard(bound, lambda: next(reader, None))) is not None:
             if first and self._is_whole:
                 self._look_at_disk(connection)
-            for piece in self._pieces(batch, feed.largest_bytes):
-                yield _page(piece.rename_columns(names), first, feed.take_rejects())
+            for piece in pieces(
+                batch, page_bytes=self._page_bytes, row_bytes=feed.largest_bytes, steps=steps_of(self._clauses)
+            ):
+                yield query_page(piece.rename_columns(names), first=first, rejects=feed.take_rejects())
                 first = False
         if first or feed.rejects:
             empty = pa.RecordBatch.from_pylist([], schema=reader.schema)
-            yield _page(empty.rename_columns(names), first, feed.take_rejects())
+            yield query_page(empty.rename_columns(names), first=first, rejects=feed.take_rejects())
 
     def _look_at_disk(self, connection: duckdb.DuckDBPyConnection) -> None:
         """What there is once the input is over is the most there was, or nearly."""
         with connection.cursor() as other:
             (found,) = other.execute("SELECT sum(size) FROM duckdb_temporary_files()").fetchone() or (0,)
         self.spilled_bytes = max(self.spilled_bytes, int(found or 0))
-
-    def _pieces(self, batch: pa.RecordBatch, largest_bytes: int) -> Iterator[pa.RecordBatch]:
-        """``batch`` in slices of two pages at most, none if it has no row."""
-        most_bytes, rows = 2 * self._page_bytes, batch.num_rows
-        if rows == 1 and batch.nbytes > max(most_bytes, largest_bytes):
-            steps = "/".join(dict.fromkeys(clause.kind for clause in self._clauses))
-            detail = f"{steps}: one row becomes {as_size(batch.nbytes)}, the most is {as_size(most_bytes)}, two pages"
-            raise Refusal("page_too_large", detail)
-        if batch.nbytes <= most_bytes or rows == 1:
-            yield from (batch,) if rows else ()
-            return
-        step = max(1, min(rows // 2, rows * self._page_bytes // batch.nbytes))
-        for start in range(0, rows, step):
-            yield from self._pieces(batch.slice(start, step), largest_bytes)
 
 
 class _Feed:
@@ -247,7 +187,8 @@ class _Feed:
         try:
             return call()
         except Exception as error:
-            trouble = self._failure or bound.failure(error, self.rows)
+            where = f"among the first {self.rows:,} rows that came to this step"
+            trouble = self._failure or bound.failure(error, where)
         raise trouble
 
     def take_rejects(self) -> tuple[Reject, ...]:
@@ -256,14 +197,9 @@ class _Feed:
         return rejects
 
     def _fitting(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        if not batch.schema.equals(self.schema):
-            arrays = [column.cast(field.type) for column, field in zip(batch.columns, self.schema, strict=True)]
-            batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        batch = fitted(batch, self.schema)
         rows = batch.num_rows
         step = rows if batch.nbytes <= 2 * self._page_bytes else max(1, rows * self._page_bytes // batch.nbytes)
         for start in range(0, rows, max(1, step)):
             yield batch.slice(start, step)
 
-
-def _page(batch: pa.RecordBatch, first: bool, rejects: tuple[Reject, ...]) -> Page:
-    return Page(batch, max(1, batch.nbytes), rows=batch.num_rows, first=first, rejects=rejects)

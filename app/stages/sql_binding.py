@@ -11,7 +11,7 @@ import duckdb
 
 from app.core.errors import Refusal
 from app.framing.needs import folded
-from app.stages.sql_clause import Clause, place
+from app.stages.sql_clause import Clause, place, steps_of
 from app.stages.sql_expression import suggest
 from app.stages.sql_functions import VALUE_NAMES
 from app.stages.sql_parser import VERBS, character
@@ -48,17 +48,17 @@ class Bound:
     @property
     def steps(self) -> str:
         """The clauses' kinds, in a word."""
-        return "/".join(dict.fromkeys(piece.clause.kind for piece in self.pieces)) or "sql"
+        return steps_of(piece.clause for piece in self.pieces)
 
-    def failure(self, error: Exception, rows: int) -> Refusal:
-        """What went wrong while it ran, with ``rows`` rows of its input read."""
+    def failure(self, error: Exception, where: str) -> Refusal:
+        """What went wrong while it ran, in rows that ``where`` tells of."""
         told = _told(error)
         if told.kind == "Out of Memory":
             return self._too_large(told.reason)
         if told.kind not in _COMPUTATIONS:
             return Refusal("stage_failed", f"{self.steps}: {told.reason}")
         hint = "; try_cast gives NULL instead" if told.kind == "Conversion" else ""
-        detail = f"{told.reason}{hint} (among the first {rows:,} rows that came to this step)"
+        detail = f"{told.reason}{hint} ({where})"
         found = self.place(told.byte)
         if found is not None:
             clause, byte = found

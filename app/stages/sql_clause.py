@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -58,6 +58,11 @@ class Clause:
     def refusal(self, byte: int, detail: str) -> Refusal:
         """A ``bad_sql`` at an offset into the text in UTF-8."""
         return Refusal("bad_sql", detail, position=character(self.text, byte))
+
+
+def steps_of(clauses: Iterable[Clause]) -> str:
+    """The kinds of ``clauses``, in a word."""
+    return "/".join(dict.fromkeys(clause.kind for clause in clauses)) or "sql"
 
 
 def place(node: Node) -> int:

@@ -21,12 +21,12 @@ class Tolerance:
     name = "tolerance"
     holds = 0
     grows = 0.0
-    stateless = False
     brisk = True
 
     def __init__(
         self, on_error: str, max_errors: int | float | None, keep: Callable[[Sequence[Reject]], None] | None
     ) -> None:
+        self.stateless = on_error == "fail"  # failures come in the order of pages, whoever finds them
         self._on_error = on_error
         self._max_errors = max_errors
         self._keep = keep

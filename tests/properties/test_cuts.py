@@ -23,7 +23,7 @@ from app.core.page import Page
 from app.pipeline import Flow, FlowOptions
 from app.plan import FORMATS, BuildOptions, build, plan_of_query
 from app.sources.spooled import spooled_pages
-from app.stages.sql import QueryOptions
+from app.stages.sql_engine import QueryOptions
 from app.stores.spool import Spool
 from tests.conformance.check_stage import pages_of
 
@@ -149,6 +149,8 @@ PIPELINES = (
     "from=ndjson&to=csv",
     "from=ndjson&infer=full&on_error=skip&to=csv",
     "from=ndjson&select=text,price*2 as more&to=arrow",
+    "from=csv&to=arrow",
+    "from=ndjson&where=price<2&derive=id-1 as before&to=arrow",
     "from=arrow&to=ndjson",
     "from=arrow&where=id>1&to=csv",
     "from=parquet&select=id,text&to=csv",

@@ -24,7 +24,8 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.needs import ALL
 from app.plan import BuildOptions, Built, build, plan_of_query
-from app.stages.sql import Query, QueryOptions
+from app.stages.sql import Query
+from app.stages.sql_engine import QueryOptions
 from tests.inputs import Far
 
 OPTIONS = BuildOptions(

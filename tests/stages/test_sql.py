@@ -11,7 +11,8 @@ import pytest
 
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
-from app.stages.sql import Query, QueryOptions, check, warm_up
+from app.stages.sql import Query, check, warm_up
+from app.stages.sql_engine import QueryOptions
 
 PAGE = 64 * 1024
 TABLE = pa.table(

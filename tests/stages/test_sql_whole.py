@@ -13,7 +13,8 @@ import pytest
 
 from app.core.errors import Refusal
 from app.core.page import Page
-from app.stages.sql import Query, QueryOptions, check
+from app.stages.sql import Query, check
+from app.stages.sql_engine import QueryOptions
 from app.stages.sql_functions import AGGREGATES, HOLDING_AGGREGATES, WINDOWS
 
 PAGE = 1 << 16

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 _ALIGNED_BYTES = 16
@@ -31,7 +35,16 @@ class Room:
         self._buffer = pa.allocate_buffer(self._nbytes)
         return int(self._buffer.address)
 
-    def buffer(self, place: tuple[int, int]) -> pa.Buffer:
-        """The buffer at ``place``, which keeps the whole room alive."""
+    def buffer(self, place: tuple[int, int], nbytes: int) -> pa.Buffer:
+        """The first ``nbytes`` of what was asked for at ``place``: what is behind them is anybody's. It keeps the whole room
+        alive."""
         assert self._buffer is not None
-        return self._buffer.slice(*place)
+        return self._buffer.slice(place[0], nbytes)
+
+    def buffers(self, places: Sequence[tuple[int, int]], rows: int, value_bytes: float) -> list[pa.Buffer]:
+        """Of one column of ``rows``: its values; or its offsets, and the texts up to the last of these."""
+        if len(places) == 1:
+            return [self.buffer(places[0], math.ceil(rows * value_bytes))]
+        assert self._buffer is not None
+        end = ctypes.c_int32.from_address(self._buffer.address + places[0][0] + 4 * rows)
+        return [self.buffer(places[0], 4 * (rows + 1)), self.buffer(places[1], end.value)]
