@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -21,8 +20,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Refusal
 from app.core.interfaces import Receipt
-from app.core.obtain import obtain
 from app.orders.desk import Desk
+from app.orders.intake import take_in
 from app.orders.order import Order
 from app.orders.result import ResultSink
 from app.orders.workshop import Workshop, account_of, object_name
@@ -38,7 +37,6 @@ from app.sinks.spooled import SpooledSink
 from app.sources.request import RequestBody, body_too_large
 from app.stores.kept import KeptBytes, SpooledBytes
 from app.stores.objects import Writing
-from app.stores.spool_file import SpoolFile
 from app.web.asking import Asked
 from app.web.errors import problem
 from app.web.kept import repr_digest, send_answer
@@ -55,9 +53,7 @@ from app.web.negotiation import (
 from app.web.protocol.exchange import Exchange
 from app.web.ranges import Answer, Slice
 from app.web.receipts import accepted_response, receipt_response
-
-_LOOK_EVERY_S = 0.5
-"""How often a run is looked at for a client that neither reads nor leaves."""
+from app.web.watch import watched
 
 
 class TransformResponse(Response):
@@ -292,7 +288,7 @@ class _Exchange:
                 reading=plan.reading,
             )
             try:
-                order = replace(order, body=await self._intake(body, entry))
+                order = replace(order, body=await take_in(shop, body.pages(), entry, outside_bytes=self._socket_bytes))
                 if entry.reason is not None:
                     raise entry.reason
                 entry.asked = order.text()
@@ -305,22 +301,6 @@ class _Exchange:
                 raise
             self._desk.take(entry, order)
         await accepted_response(entry.run)(self._scope, self._receive, self._send)
-
-    async def _intake(self, body: RequestBody, entry: Entry) -> str:
-        shop, loop = self._shop, asyncio.get_running_loop()
-        held_bytes = 3 * shop.options.build.page_bytes + self._socket_bytes
-        async with shop.runner.budget.admit(held_bytes):
-            file = await obtain(shop.io_executor, shop.spool.open, SpoolFile.close)
-            try:
-                async for page in body.pages():
-                    await loop.run_in_executor(shop.io_executor, file.append, page.payload)
-                    del page
-                    if entry.reason is not None:
-                        raise entry.reason  # it was cancelled: the rest of the body is of no use
-                put = partial(shop.shelf.put, file, f"{entry.run.id}.body")
-                return await obtain(shop.io_executor, put, shop.shelf.drop)
-            finally:
-                file.close()
 
     async def _open(self, run: Run, headers: list[tuple[bytes, bytes]]) -> Entry:
         """An entry for ``run``; or the first run that had its Idempotency-Key, which has succeeded, or is asynchronous."""
@@ -409,41 +389,8 @@ class _Exchange:
         return 4 * self._shop.options.socket_bytes
 
     async def _watched(self, entry: Entry, body: RequestBody, work: Awaitable[Receipt]) -> Receipt:
-        """The result of ``work``, which is cancelled when the client leaves. Its end is always awaited."""
-        run = asyncio.ensure_future(work)
-        watch = asyncio.ensure_future(body.wait_gone())
-        try:
-            while not run.done():
-                waiting = (run,) if entry.settling else (run, watch)
-                await asyncio.wait(waiting, timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                if entry.settling:
-                    continue
-                if watch.done() and not run.done():
-                    code = "client_gone" if self._wire is None else self._wire.leaving
-                    entry.reason = Refusal(code, "the client left before the result was whole")
-                    run.cancel()
-                    break
-                if self._is_stalled(body):
-                    entry.reason = Refusal("stalled", f"the client took nothing for {self._shop.options.idle_s:g} s")
-                    run.cancel()
-                    break
-            return await run
-        except asyncio.CancelledError:
-            if run.cancelled():
-                raise entry.reason or Refusal("cancelled", "the run was cancelled") from None
-            entry.reason = entry.reason or Refusal("shutting_down", "the server stopped before the run ended")
-            run.cancel()
-            await asyncio.wait((run,))
-            raise
-        finally:
-            watch.cancel()
-            del run  # it remembers its failure, which remembers this frame, and what a store's client keeps of a part
-
-    def _is_stalled(self, body: RequestBody) -> bool:
-        """The client neither takes what is there for it nor sends. Our own wire keeps the time itself."""
-        if self._wire is not None or self._sink is None:
-            return False
-        return min(self._sink.stalled_s(), body.quiet_s()) > self._shop.options.idle_s
+        idle_s = self._shop.options.idle_s
+        return await watched(work, entry, body, wire=self._wire, response=self._sink, idle_s=idle_s)
 
     async def _deliver(self, kept: KeptBytes, media_type: str, digest: str, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole result, with its length and digest (RFC 9530)."""

@@ -12,16 +12,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from starlette.datastructures import Headers
 
 from app.core.budget import Budget
 from app.core.obtain import obtain
 from app.core.page import Page
+from app.orders.intake import take_in
 from app.sinks.overflow import Overflow
 from app.sources.spooled import spooled_pages
 from app.stores.spool import Spool
 from app.stores.spool_file import SpoolFile
-from app.web.transform import _Exchange
 
 
 class SlowSpool(Spool):
@@ -92,9 +91,7 @@ def taking_in(spool: Spool, executor: ThreadPoolExecutor) -> Awaitable[str]:
         spool=spool,
         shelf=None,
     )
-    unused = cast(Any, None)
-    exchange = _Exchange(cast(Any, shop), unused, Headers(), {}, unused, unused)
-    return exchange._intake(cast(Any, SimpleNamespace(pages=pages)), "run")
+    return take_in(cast(Any, shop), pages(), cast(Any, None), outside_bytes=0)
 
 
 @pytest.mark.parametrize("work", [overflowing, spooling, taking_in])
