@@ -67,7 +67,7 @@ class Stage(Protocol):
     grows: float
     """The most bytes that exist at once while one page is fed, beside that page, per byte of the page: intermediates
     and those results that were yielded and not yet taken. Results are taken one by one from a stage that is not
-    stateless, and all together from one that is."""
+    stateless, and from one that is once they are more than a page."""
     stateless: bool
     """It may run for several pages at a time on several threads; the engine keeps the order. Such a stage gives at
     least one page for a page (an empty one, if need be, so that ``first`` is never lost), and nothing at ``flush``."""

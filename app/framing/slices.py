@@ -25,7 +25,7 @@ class Slices:
     has no bound: a bit becomes ``false``, and an index into a dictionary a long text.
     """
 
-    stateless = False
+    stateless = True
     holds = 0
     grows = 1.0  # slices share the buffers of the page; beside them the lengths of its texts are added up
 

@@ -15,7 +15,7 @@ from app.core.page import Page
 from app.core.segment import Segment
 from app.pipeline.bridge import Bridge
 from app.pipeline.options import FlowOptions
-from app.pipeline.push import collect, feed_all, flush, nbytes_of, sated, serve, through
+from app.pipeline.push import Work, collect, flush, nbytes_of, sated, serve, through
 from app.pipeline.statistics import Inside, StageClock
 from app.pipeline.threads import hop, outcome, settle
 
@@ -40,10 +40,17 @@ class Lane:
         self.quick, self.quick_clocks = (*self.quick, *stages), [*self.quick_clocks, *clocks]
 
     async def run_parallel(self, stages: tuple[Stage, ...]) -> None:
-        """Several pages in work, results in order. A page's place is free again once its results are out."""
+        """Several pages in work, results in order, a page's worth per hop. A page's place is free again once all of its
+        results are out."""
         places = asyncio.Semaphore(self.options.lanes)
-        order: asyncio.Queue[tuple[list[Page], Future[tuple[list[Page], list[StageClock]]]] | None] = asyncio.Queue()
+        order: asyncio.Queue[tuple[Work, Future[tuple[list[Page], bool]]] | None] = asyncio.Queue()
         submitted: set[Future[Any]] = set()
+
+        def submit(work: Work) -> Future[tuple[list[Page], bool]]:
+            # A byte more than a page: mostly there is one result, and then that it is the last is known at once.
+            future = self.executor.submit(work.some, self.options.page_bytes + 1)
+            submitted.add(future)
+            return future
 
         async def dispatch() -> None:
             try:
@@ -51,30 +58,38 @@ class Lane:
                     await places.acquire()
                     if (pages := await self.take()) is None:
                         return
-                    future = self.executor.submit(feed_all, stages, pages)
-                    submitted.add(future)
-                    order.put_nowait((pages, future))
+                    work = Work(stages, pages)
+                    order.put_nowait((work, submit(work)))
+                    del pages, work
             finally:
                 order.put_nowait(None)
 
         dispatcher = asyncio.create_task(dispatch())
         try:
             while (entry := await order.get()) is not None:
-                pages, future = entry
-                results, clocks = await outcome(future)
-                submitted.discard(future)
-                for clock, seen in zip(self.clocks, clocks, strict=True):
-                    clock.add(seen)
-                self.inside.put_down(nbytes_of(pages))
-                self.inside.pick_up(nbytes_of(results))
-                for page in results:
-                    await self.give(page)
+                work, future = entry
+                more = True
+                while more:
+                    results, more = await outcome(future)
+                    submitted.discard(future)
+                    self.inside.pick_up(nbytes_of(results))
+                    if not more:
+                        self._finish(work)
+                    for page in results:
+                        await self.give(page)
+                    if more:
+                        future = submit(work)
                 places.release()
-                del entry, pages, future, results
+                del entry, work, future, results
             await dispatcher
         finally:
             dispatcher.cancel()
             await settle(submitted)
+
+    def _finish(self, work: Work) -> None:
+        for clock, seen in zip(self.clocks, work.clocks, strict=True):
+            clock.add(seen)
+        self.inside.put_down(nbytes_of(work.pages))
 
     async def run_serial(self, stages: tuple[Stage, ...]) -> bool:
         """One page at a time, results taken lazily: a page's worth per hop. True when the rest does not matter."""

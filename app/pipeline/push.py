@@ -70,10 +70,17 @@ def _timed(
         yield from through(stages, clocks, page, index + 1)
 
 
-def feed_all(stages: tuple[Stage, ...], pages: list[Page]) -> tuple[list[Page], list[StageClock]]:
-    """All results of ``pages``, with clocks of this call alone: several may run at once."""
-    clocks = [StageClock(stage.name) for stage in stages]
-    return [result for page in pages for result in through(stages, clocks, page, 0)], clocks
+class Work:
+    """Some pages on their way through stateless stages, with clocks of their own: several may be under way at once."""
+
+    def __init__(self, stages: tuple[Stage, ...], pages: list[Page]) -> None:
+        self.clocks = [StageClock(stage.name) for stage in stages]
+        self.pages = pages
+        self._results = (result for page in pages for result in through(stages, self.clocks, page, 0))
+
+    def some(self, enough_bytes: int) -> tuple[list[Page], bool]:
+        """See ``collect``."""
+        return collect(self._results, enough_bytes)
 
 
 def collect(results: Iterator[Page], enough_bytes: int) -> tuple[list[Page], bool]:

@@ -63,10 +63,10 @@ class Enrich:
     """
 
     name = "enrich"
-    stateless = False
+    stateless = True
     # What was found, as a number and a length for each row, and the key as one text where there are several; then a
-    # piece with what is added, and what its texts take ahead while they grow.
-    grows = 4.0
+    # piece with what is added, and what its texts take ahead while they grow; and the pieces before it.
+    grows = 6.0
 
     def __init__(self, asked: Enrichment, lookup: Lookup, *, page_bytes: int) -> None:
         self._asked = asked

@@ -181,17 +181,17 @@ class _Weighed:
 
     def feed(self, page: Page) -> None:
         largest = max(page.nbytes, self.page_bytes)
-        self._weigh(lambda: self.stage.feed(page), self.stage.grows * largest, f"feeding {page.nbytes}")
+        self._weigh(lambda: self.stage.feed(page), self.stage.grows * largest, largest, f"feeding {page.nbytes}")
 
     def flush(self) -> None:
-        self._weigh(self.stage.flush, self.stage.holds, "flushing")
+        self._weigh(self.stage.flush, self.stage.holds, 0, "flushing")
         if self.behind:
             self.behind.flush()
 
     def kept_bytes(self) -> int:
         return self.own_bytes + (self.behind.kept_bytes() if self.behind else 0)
 
-    def _weigh(self, call: Callable[[], Iterable[Page]], allowed: float, doing: str) -> None:
+    def _weigh(self, call: Callable[[], Iterable[Page]], allowed: float, enough_bytes: int, doing: str) -> None:
         allowed += self.stage.holds + self.slack_bytes
         results: list[Page] = []
         iterator: Iterator[Page] | None = None
@@ -212,7 +212,7 @@ class _Weighed:
                 break
             results.append(page)
             del page  # only the list holds it now, so that it is freed while it is given on
-            if not self.stage.stateless:
+            if not self.stage.stateless or sum(result.nbytes for result in results) > enough_bytes:
                 self._give(results)
         del iterator
         self._give(results)
