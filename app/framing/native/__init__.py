@@ -21,6 +21,10 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_find_numbers": (None, _PLACE, _INT64, _PLACE, _PLACE, _UINT64, _PLACE),
     "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
     "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
+    "weir_groups_index": (None, _PLACE),
+    "weir_groups_add": (_INT64, _PLACE, _PLACE, _PLACE, _INT64, _INT64),
+    "weir_groups_keys": (None, _PLACE, _PLACE),
+    "weir_groups_total": (_INT32, _PLACE, _PLACE, _PLACE),
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
@@ -84,6 +88,58 @@ class Written(ctypes.Structure):
         ("kind", _INT32),
         ("quoting", _INT32),
         ("unused", _INT32),
+    ]
+
+
+class GroupsColumn(ctypes.Structure):
+    """``column`` of groups.c."""
+
+    _fields_ = [
+        ("validity", _PLACE),
+        ("values", _PLACE),
+        ("offsets", _PLACE),
+        ("offset", _INT64),
+        ("nbytes", _INT64),
+        ("family", _INT32),
+        ("width", _INT32),
+    ]
+
+
+class GroupsTotal(ctypes.Structure):
+    """``total`` of groups.c."""
+
+    _fields_ = [
+        ("in_", GroupsColumn),
+        ("state", _PLACE),
+        ("seen", _PLACE),
+        ("arena", _PLACE),
+        ("arena_used", _INT64),
+        ("arena_bytes", _INT64),
+        ("kind", _INT32),
+        ("unused", _INT32),
+    ]
+
+
+class GroupsTable(ctypes.Structure):
+    """``table`` of groups.c."""
+
+    _fields_ = [
+        ("entries", _PLACE),
+        ("slots", _PLACE),
+        ("arena", _PLACE),
+        ("mask", _UINT64),
+        ("seed", _UINT64),
+        ("groups", _INT64),
+        ("most_groups", _INT64),
+        ("arena_used", _INT64),
+        ("arena_bytes", _INT64),
+        ("needed_bytes", _INT64),
+        ("mode", _INT32),
+        ("keys", _INT32),
+        ("totals", _INT32),
+        ("null_group", _INT32),
+        ("block", _INT32),
+        ("wants", _INT32),
     ]
 
 
