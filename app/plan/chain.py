@@ -15,7 +15,10 @@ from app.plan.plan import PlannedStep
 from app.stages import StageContext
 from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
+from app.stages.sql_levels import levels
 from app.stages.sql_rows import RowQuery, is_row_query
+from app.stages.sql_text import parse
+from app.stages.sql_totals import GroupColumns, Grouped, GroupTotals
 
 
 def around_rows(
@@ -86,17 +89,26 @@ def plain_stages(
 
 
 def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: QueryOptions) -> list[Stage | Operator]:
-    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, and the others."""
+    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, one that groups
+    what these give, and the others."""
     stages: list[Stage | Operator] = []
     clauses: list[tuple[str, str]] = []
 
     def close_query() -> None:
-        on_workers = list(takewhile(lambda clause: is_row_query([clause]), clauses))
-        if on_workers:
-            stages.append(RowQuery(on_workers, page_bytes=context.page_bytes))
-        if len(on_workers) < len(clauses):
-            stages.append(Query(clauses[len(on_workers) :], query))
-        clauses.clear()
+        while clauses:
+            on_workers = list(takewhile(lambda clause: is_row_query([clause]), clauses))
+            del clauses[: len(on_workers)]
+            if on_workers:
+                stages.append(RowQuery(on_workers, page_bytes=context.page_bytes))
+            if clauses and (grouping := levels(parse(*clauses[0]))) is not None:
+                grouped = Grouped(grouping)
+                stages.append(GroupColumns(grouped, page_bytes=context.page_bytes))
+                stages.append(GroupTotals(grouped, page_bytes=context.page_bytes))
+                stages.append(Query(clauses[:1], query, grouped))
+                del clauses[:1]
+            elif clauses:
+                stages.append(Query(clauses, query))
+                clauses.clear()
 
     for planned in steps:
         if planned.step.make is None:

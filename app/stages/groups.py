@@ -24,12 +24,14 @@ Kind = Literal["rows", "valid", "sum", "min", "max", "first", "last"]
 class Total:
     """Of each group its ``rows``, those whose value is ``valid``, or what the kind is called, of values of ``type``.
 
-    Nulls are left out, but by ``first`` and ``last``. A sum of whole numbers is int64, that of decimals has 38 digits,
-    that of floats is float64 and added in the order of the rows. A NaN is greater than any other number.
+    Nulls are left out, but by ``first`` and ``last``. A sum of whole numbers is int64, or as ``wide`` a decimal of 38
+    digits, which those of decimals have too; that of floats is float64 and added in the order of the rows. A NaN is
+    greater than any other number.
     """
 
     kind: Kind
     type: pa.DataType
+    wide: bool = False
 
     @property
     def result_type(self) -> pa.DataType:
@@ -40,7 +42,9 @@ class Total:
             return self.type
         if pt.is_decimal(self.type):
             return pa.decimal128(38, self.type.scale)
-        return pa.float64() if pt.is_floating(self.type) else pa.int64()
+        if pt.is_floating(self.type):
+            return pa.float64()
+        return pa.decimal128(38, 0) if self.wide else pa.int64()
 
 
 class _Table(Protocol):

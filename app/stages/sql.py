@@ -9,15 +9,15 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
-from app.core.errors import Refusal
 from app.core.page import Page, Reject
 from app.stages.sql_binding import Bound, bind
 from app.stages.sql_clause import steps_of
-from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptions, binder, open_engine
+from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptions, open_engine
 from app.stages.sql_growth import growth
 from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_parser import open_parser
 from app.stages.sql_text import SQL_STEPS, parse
+from app.stages.sql_totals import Grouped
 from app.stages.sql_types import fed_schema, given_names
 
 T = TypeVar("T")
@@ -61,12 +61,15 @@ class Query:
     cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
     what has to be remembered outgrows memory or disk.
 
-    ``spilled_bytes`` is the most that stood on disk.
+    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives.
     """
 
     name = "sql"
 
-    def __init__(self, clauses: Sequence[tuple[str, str]], options: QueryOptions) -> None:
+    def __init__(
+        self, clauses: Sequence[tuple[str, str]], options: QueryOptions, grouped: Grouped | None = None
+    ) -> None:
+        self._grouped = grouped
         self._clauses = [parse(kind, text) for kind, text in clauses]
         self._growth = growth(self._clauses)
         self._page_bytes = options.page_bytes
@@ -125,7 +128,8 @@ class Query:
 
     def _results(self, connection: duckdb.DuckDBPyConnection, feed: _Feed) -> Iterator[Page]:
         connection.register("input", pa.RecordBatchReader.from_batches(feed.schema, feed.batches()))
-        bound = bind(connection, self._clauses, feed.schema.names)
+        found = self._grouped.bound.query if self._grouped is not None else None
+        bound = found or bind(connection, self._clauses, feed.schema.names)
         row_bytes = feed.row_bytes * max(1.0, self._growth.row) + self._growth.row_bytes
         rows = max(1, int(self._page_bytes / row_bytes))
         reader = feed.guard(bound, lambda: connection.sql(bound.sql).to_arrow_reader(rows))
@@ -202,4 +206,3 @@ class _Feed:
         step = rows if batch.nbytes <= 2 * self._page_bytes else max(1, rows * self._page_bytes // batch.nbytes)
         for start in range(0, rows, max(1, step)):
             yield batch.slice(start, step)
-

@@ -148,10 +148,16 @@ def bind(connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause], colum
         except Refusal as refusal:
             refusal.detail = f"{clause.kind}: {refusal.detail}"
             raise
+    return plain(connection, bound)
+
+
+def plain(connection: duckdb.DuckDBPyConnection, bound: Bound) -> Bound:
+    """``bound`` with columns of plain types; see ``plain_type``."""
+    relation = connection.sql(bound.sql)
     casts = [
-        f"CAST({quoted(name)} AS {plain}) AS {quoted(name)}"
-        for name, plain in zip(columns, map(plain_type, connection.sql(bound.sql).types), strict=True)
-        if plain is not None
+        f"CAST({quoted(name)} AS {type_}) AS {quoted(name)}"
+        for name, type_ in zip(relation.columns, map(plain_type, relation.types), strict=True)
+        if type_ is not None
     ]
     return bound.followed_by(f" SELECT * REPLACE ({', '.join(casts)})") if casts else bound
 

@@ -30,7 +30,7 @@ class Clause:
 
     ``query_location`` of every node counts bytes of ``text`` in UTF-8. ``parts`` are the pieces of the text, and where
     they begin, in the order in which they stand in the query. ``keys``: so many of the entries are what rows are grouped
-    by. ``is_whole``: rows come only once all of the input is in.
+    by. ``is_whole``: rows come only once all of the input is in. ``tree`` is the whole query of a ``sql``.
     """
 
     kind: str
@@ -39,6 +39,7 @@ class Clause:
     parts: tuple[tuple[int, str], ...]
     keys: int = 0
     is_whole: bool = False
+    tree: Node | None = None
 
     @property
     def entries(self) -> tuple[Node, ...]:

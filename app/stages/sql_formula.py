@@ -39,7 +39,12 @@ _COMPARISONS = {
 }
 _CHECKED = {"+": pc.add_checked, "-": pc.subtract_checked, "*": pc.multiply_checked}
 _FLOATING = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide}
-_ONE_LITERAL = {"starts_with": pc.starts_with, "prefix": pc.starts_with, "suffix": pc.ends_with, "ends_with": pc.ends_with}
+_ONE_LITERAL = {
+    "starts_with": pc.starts_with,
+    "prefix": pc.starts_with,
+    "suffix": pc.ends_with,
+    "ends_with": pc.ends_with,
+}
 
 
 class Unfit(Exception):
@@ -323,9 +328,9 @@ def _scalar(constant: _Constant, type_: pa.DataType) -> pa.Scalar:
     try:
         if pt.is_date32(type_) and kind in ("DATE", "STRING") and _DATE.fullmatch(text):
             return pa.scalar(datetime.date.fromisoformat(text), type_)
-        if pt.is_timestamp(type_) and type_.tz is None and kind in ("DATE", "TIMESTAMP", "STRING"):
-            if _DATE.fullmatch(text) or _TIME.fullmatch(text):
-                return pa.scalar(datetime.datetime.fromisoformat(text), pa.timestamp("us")).cast(type_)
+        is_time = _DATE.fullmatch(text) or _TIME.fullmatch(text)
+        if is_time and pt.is_timestamp(type_) and type_.tz is None and kind in ("DATE", "TIMESTAMP", "STRING"):
+            return pa.scalar(datetime.datetime.fromisoformat(text), pa.timestamp("us")).cast(type_)
     except (ValueError, pa.ArrowException):
         pass
     raise Unfit

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from app.framing.needs import folded
 from app.stages.sql_clause import Clause
-from app.stages.sql_formula import Formula, Unfit, column, condition, formula, is_expressible
+from app.stages.sql_formula import Formula, column, condition, formula, is_expressible
 from app.stages.sql_parser import Node
 
 
@@ -91,7 +91,15 @@ def may_be_program(clause: Clause) -> bool:
 
 
 def _is_plain_star(node: Node) -> bool:
-    words = ("columns", "expr", "replace_list", "rename_list", "exclude_list", "relation_name", "qualified_exclude_list")
+    words = (
+        "columns",
+        "expr",
+        "replace_list",
+        "rename_list",
+        "exclude_list",
+        "relation_name",
+        "qualified_exclude_list",
+    )
     return node["class"] == "STAR" and not any(node.get(word) for word in words)
 
 

@@ -31,7 +31,7 @@ def parse_query(text: str) -> Clause:
     for expression in walk(tree):
         check_expression(reader.clause, expression, aggregates=True, windows=True)
     reader.read(tree, {})
-    return Clause("sql", text, tuple(reader.levels), ((0, text),), is_whole=reader.is_whole)
+    return Clause("sql", text, tuple(reader.levels), ((0, text),), is_whole=reader.is_whole, tree=tree)
 
 
 class _Reader:

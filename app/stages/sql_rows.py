@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
 from app.core.page import Page
-from app.framing.batches import empty_batch
-from app.stages.sql_binding import Bound, bind
+from app.stages.sql_binding import bind
+from app.stages.sql_bound_rows import BoundRows
 from app.stages.sql_clause import Clause, steps_of
-from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, binder, open_engine
+from app.stages.sql_engine import INSTANCE_BYTES, binder
 from app.stages.sql_formula import Unfit
 from app.stages.sql_growth import growth
 from app.stages.sql_pages import fitted, pieces, query_page
@@ -44,17 +42,14 @@ class RowQuery:
         # Beside what is made of a row: the columns that a filter has left of it.
         self.grows = max(1.0, self._growth.row) + self._growth.work + 1.0
         self.holds = INSTANCE_BYTES
-        self._bound: _BoundRows | None = None
+        self._bound: BoundRows | None = None
         self._binding = threading.Lock()
 
     def feed(self, page: Page) -> Iterator[Page]:
         """What the rows of ``page`` become; an empty page if none is left."""
         bound = self._bound_to(page.payload.schema)
         batch = fitted(page.payload, bound.fed)
-        made = bound.by_formulas(batch)
-        if made is None:
-            with self._binding:
-                made = bound.by_duckdb(batch, self.grows * self._page_bytes)
+        made = bound.made_of(batch, self.grows * self._page_bytes)
         first, rejects = page.first, page.rejects
         parts = pieces(made, page_bytes=self._page_bytes, row_bytes=batch.nbytes, steps=steps_of(self._clauses))
         for piece in parts:
@@ -67,61 +62,25 @@ class RowQuery:
         """Nothing is kept."""
         return iter(())
 
-    def _bound_to(self, schema: pa.Schema) -> _BoundRows:
+    def _bound_to(self, schema: pa.Schema) -> BoundRows:
         with self._binding:
             if self._bound is None:
-                self._bound = _BoundRows.of(self._clauses, fed_schema(schema))
+                self._bound = _bound(self._clauses, fed_schema(schema))
             return self._bound
 
 
-@dataclass(slots=True)
-class _BoundRows:
-    """Clauses over rows of ``fed``, which become rows of ``schema``: as a query, and as formulas, if there are any."""
-
-    fed: pa.Schema
-    schema: pa.Schema
-    query: Bound
+def _bound(clauses: Sequence[Clause], fed: pa.Schema) -> BoundRows:
+    """Raises ``bad_sql`` where a clause does not fit."""
+    with binder(fed) as connection:
+        query = bind(connection, clauses, fed.names)
+        schema = connection.sql(query.sql).to_arrow_reader(1).schema
     program: Program | None
-    _connection: duckdb.DuckDBPyConnection | None = None
-
-    @staticmethod
-    def of(clauses: Sequence[Clause], fed: pa.Schema) -> _BoundRows:
-        """Raises ``bad_sql`` where a clause does not fit."""
-        with binder(fed) as connection:
-            query = bind(connection, clauses, fed.names)
-            schema = connection.sql(query.sql).to_arrow_reader(1).schema
-        program: Program | None
-        try:
-            program, made = row_program(clauses, fed)
-        except Unfit:
-            program = None
-        else:
-            program = program if made.types == schema.types else None
-        schema = pa.schema([field.with_name(n) for field, n in zip(schema, given_names(schema.names), strict=True)])
-        return _BoundRows(fed, schema, query, program)
-
-    def by_formulas(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
-        """The rows that ``batch`` becomes; None if that is for DuckDB to say."""
-        if self.program is None:
-            return None
-        try:
-            columns, _ = self.program.run(batch)
-        except pa.ArrowException:
-            return None
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-    def by_duckdb(self, batch: pa.RecordBatch, work_bytes: float) -> pa.RecordBatch:
-        """The same, by a query over ``batch`` alone. One thread at a time."""
-        if self._connection is None:
-            self._connection = open_engine(memory_bytes=MEMORY_LIMIT_BYTES + int(4 * work_bytes))
-        self._connection.register("input", batch)
-        try:
-            reader = self._connection.sql(self.query.sql).to_arrow_reader(max(1, batch.num_rows))
-            batches = [made for made in reader if made.num_rows]
-        except Exception as error:
-            trouble = self.query.failure(error, f"in a page of {batch.num_rows:,} rows")
-        else:
-            self._connection.unregister("input")
-            table = pa.Table.from_batches(batches, reader.schema).rename_columns(self.schema.names).combine_chunks()
-            return next(iter(table.to_batches()), empty_batch(self.schema))
-        raise trouble
+    try:
+        program, made = row_program(clauses, fed)
+    except Unfit:
+        program = None
+    else:
+        program = program if made.types == schema.types else None
+    names = given_names(schema.names)
+    schema = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
+    return BoundRows(fed, schema, query, program)
