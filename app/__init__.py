@@ -59,8 +59,9 @@ Decisions, and what was not chosen
   long as that, and nothing behind it could begin.
 * What needs all rows (``aggregate``, ``distinct``, ``sql``) is the same one DuckDB query, on one thread, in the order of
   the input: so sums of floats are always the same, and memory is a setting; the rest spills to the spool.
-* Windows are ours, and not DuckDB's: it would give them at the end. A page's rows are grouped behind the totals so far,
-  as rows of their own, so that nothing depends on where pages were cut.
+* Windows are ours, and not DuckDB's: it would give them at the end. Their groups stay in one table of the library in C
+  (``stages/groups``), to which rows are added in their order, so that nothing depends on where pages were cut; pyarrow's
+  ``group_by`` would make all groups anew with each page, at a fifth of the speed.
 * A Parquet row group is encoded a few columns at a time on all threads, and its footer is put together from theirs:
   several row groups at a time would need several times the memory.
 * A user's step that may hang or eat memory has a process of its own: a thread can be neither ended nor bounded.

@@ -55,11 +55,24 @@ class _Table(Protocol):
     @property
     def nbytes(self) -> int: ...
 
-    def add(self, keys: Sequence[pa.Array], values: Sequence[pa.Array | None], rows: int) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+
+    def add(
+        self,
+        keys: Sequence[pa.Array],
+        values: Sequence[pa.Array | None],
+        leads: pa.Array | None,
+        rows: int,
+        *,
+        are_totals: bool,
+    ) -> int: ...
+
+    def leads(self) -> pa.Array: ...
 
     def keys(self) -> list[pa.Array]: ...
 
-    def totals(self) -> list[pa.Array]: ...
+    def totals(self, *, partial: bool) -> list[pa.Array]: ...
 
     def clear(self) -> None: ...
 
@@ -67,10 +80,13 @@ class _Table(Protocol):
 class Groups:
     """Groups that have the same ``keys``, with their ``totals``. Nulls are equal, so are NaNs, and so are 0.0 and -0.0.
 
-    It takes ``most_bytes``, and what grows is there twice for a moment.
+    It takes ``most_bytes``, and what grows is there twice for a moment. If it is ``led``, each row also has a number, the
+    lead, that tells groups apart: cheaper than one key more.
     """
 
-    def __init__(self, keys: Sequence[pa.DataType], totals: Sequence[Total], *, most_bytes: int) -> None:
+    def __init__(
+        self, keys: Sequence[pa.DataType], totals: Sequence[Total], *, most_bytes: int, led: bool = False
+    ) -> None:
         wanted: list[tuple[Kind | Literal["key"], pa.DataType]] = [("key", type_) for type_ in keys]
         wanted += [(total.kind, total.type) for total in totals]
         for kind, type_ in wanted:
@@ -78,7 +94,8 @@ class Groups:
                 raise ValueError(f"there is no {kind} of {type_}")
         self._key_types = [_stand_in("key", type_) for type_ in keys]
         self._value_types = [_stand_in(total.kind, total.type) for total in totals]
-        fields = [pa.field(f"k{i}", type_) for i, type_ in enumerate(keys)]
+        self._led = led
+        fields = [*([pa.field("lead", pa.int64())] if led else []), *(pa.field(f"k{i}", t) for i, t in enumerate(keys))]
         self.schema = pa.schema([*fields, *(pa.field(f"t{i}", total.result_type) for i, total in enumerate(totals))])
         made = [
             (total.kind, type_, _stand_in(total.kind, total.result_type) if total.kind != "sum" else total.result_type)
@@ -87,7 +104,7 @@ class Groups:
         self._table: _Table = (
             PlainTable(self._key_types, made, most_bytes)
             if LIBRARY is None
-            else NativeTable(LIBRARY, self._key_types, made, most_bytes)
+            else NativeTable(LIBRARY, self._key_types, made, most_bytes, led=led)
         )
 
     def __len__(self) -> int:
@@ -98,35 +115,60 @@ class Groups:
         """What it occupies."""
         return self._table.nbytes
 
-    def add(self, keys: Sequence[pa.Array], values: Sequence[pa.Array | None]) -> int:
+    @property
+    def used_bytes(self) -> int:
+        """What of this is taken, but for the index of groups."""
+        return self._table.used_bytes
+
+    def add(self, keys: Sequence[pa.Array], values: Sequence[pa.Array | None], leads: pa.Array | None = None) -> int:
         """Adds rows in their order, with a value for each total but those of rows. Gives how many: where they are fewer,
         it is full, and takes the others once it is empty again.
 
         Raises ``state_too_large`` for a row that is too large for an empty one; ``OverflowError`` for a sum of decimals
         beyond 128 bits, and then it is of no more use.
         """
-        rows = len(next((array for array in (*keys, *values) if array is not None), ()))
+        rows = len(next((array for array in (leads, *keys, *values) if array is not None), ()))
         return self._table.add(
             [_plain(array, type_, is_key=True) for array, type_ in zip(keys, self._key_types, strict=True)],
             [
                 None if array is None else _plain(array, type_, is_key=False)
                 for array, type_ in zip(values, self._value_types, strict=True)
             ],
+            leads,
             rows,
+            are_totals=False,
         )
 
-    def batch(self) -> pa.RecordBatch:
-        """Keys (``k0``…), then totals (``t0``…), in the order in which groups first came. Raises ``OverflowError`` where
-        a sum does not fit."""
-        arrays = [*self._table.keys(), *self._table.totals()]
-        cast = [_restored(array, type_) for array, type_ in zip(arrays, self.schema.types, strict=True)]
-        return pa.RecordBatch.from_arrays(cast, schema=self.schema)
+    def merge(self, partial: pa.RecordBatch, leads: pa.Array | None = None) -> int:
+        """``add`` of groups that ``take_partial`` has given, here or elsewhere; ``leads`` instead of theirs."""
+        columns = partial.columns
+        keys = columns[self._led : self._led + len(self._key_types)]
+        return self._table.add(
+            [_plain(array, type_, is_key=True) for array, type_ in zip(keys, self._key_types, strict=True)],
+            [_plain(array, _stand_in("first", array.type), is_key=False) for array in columns[self._led + len(keys) :]],
+            leads if leads is not None or not self._led else columns[0],
+            partial.num_rows,
+            are_totals=True,
+        )
 
     def take(self) -> pa.RecordBatch:
-        """``batch``; then it is empty, and keeps its memory for others."""
-        batch = self.batch()
+        """Leads, keys (``k0``…), and totals (``t0``…), in the order in which groups first came; then it is empty, and
+        keeps its memory for others. Raises ``OverflowError`` where a sum does not fit."""
+        return self._taken(partial=False)
+
+    def take_partial(self) -> pa.RecordBatch:
+        """``take``, but sums of whole numbers are decimals, and no sum need fit yet."""
+        return self._taken(partial=True)
+
+    def _taken(self, *, partial: bool) -> pa.RecordBatch:
+        leads = [self._table.leads()] if self._led else []
+        arrays = [*leads, *self._table.keys(), *self._table.totals(partial=partial)]
+        cast = [
+            array if partial and pt.is_decimal(array.type) else _restored(array, field.type)
+            for array, field in zip(arrays, self.schema, strict=True)
+        ]
         self._table.clear()
-        return batch
+        return pa.RecordBatch.from_arrays(cast, names=self.schema.names)
 
 
 def supported(kind: Kind | Literal["key"], type_: pa.DataType) -> bool:
@@ -149,8 +191,6 @@ def _is_text(type_: pa.DataType) -> bool:
 
 def _stand_in(kind: str, type_: pa.DataType) -> pa.DataType:
     """The type that values are grouped in: one of whole bytes, of which tables have heard."""
-    if pt.is_dictionary(type_):
-        return _stand_in(kind, type_.value_type)
     if pt.is_decimal(type_) and kind in ("sum", "min", "max"):
         return pa.decimal128(38, type_.scale) if not pt.is_decimal128(type_) else type_
     stand_ins = {

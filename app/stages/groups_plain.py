@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from typing import Any
 
 import pyarrow as pa
@@ -38,9 +38,22 @@ class PlainTable:
         """About."""
         return self._nbytes
 
-    def add(self, keys: Sequence[pa.Array], values: Sequence[pa.Array | None], rows: int) -> int:
-        """See ``Groups.add``."""
-        columns = [_listed(array) for array in keys]
+    @property
+    def used_bytes(self) -> int:
+        """The same."""
+        return self._nbytes
+
+    def add(
+        self,
+        keys: Sequence[pa.Array],
+        values: Sequence[pa.Array | None],
+        leads: pa.Array | None,
+        rows: int,
+        *,
+        are_totals: bool,
+    ) -> int:
+        """See ``Groups.add`` and ``merge``."""
+        columns = [[None] * rows if leads is None else leads.to_pylist(), *(_listed(array) for array in keys)]
         added = [[None] * rows if array is None else _listed(array) for array in values]
         with localcontext(prec=_DIGITS):
             for row in range(rows):
@@ -59,18 +72,29 @@ class PlainTable:
                 if state is None:
                     state = self._states[key] = [0 if kind in ("rows", "valid") else () for kind, *_ in self._totals]
                 for i, (kind, *_) in enumerate(self._totals):
-                    state[i] = _added(kind, state[i], more[i])
+                    state[i] = (
+                        state[i] + more[i]
+                        if are_totals and kind in ("rows", "valid")
+                        else _added(kind, state[i], more[i])
+                    )
         return rows
+
+    def leads(self) -> pa.Array:
+        """What leads all groups."""
+        return pa.array([lead for lead, *_ in self._states], pa.int64())
 
     def keys(self) -> list[pa.Array]:
         """The keys of all groups."""
-        return [_array([key[i] for key in self._states], type_) for i, type_ in enumerate(self._key_types)]
+        return [_array([key[i] for key in self._states], type_) for i, type_ in enumerate(self._key_types, 1)]
 
-    def totals(self) -> list[pa.Array]:
+    def totals(self, *, partial: bool) -> list[pa.Array]:
         """The totals of all groups."""
         arrays = []
         for i, (kind, _, result_type) in enumerate(self._totals):
             values = [state[i] if kind in ("rows", "valid") else state[i][0] if state[i] else None for state in self]
+            if partial and kind == "sum" and pt.is_integer(result_type):
+                result_type = pa.decimal128(38, 0)
+                values = [None if value is None else Decimal(value) for value in values]
             try:
                 arrays.append(_array(values, result_type))
             except (pa.ArrowInvalid, OverflowError) as error:

@@ -14,10 +14,11 @@ from app.core.units import as_size
 from app.framing.native import GroupsColumn, GroupsTable, GroupsTotal
 
 _NUMBER, _TEXT, _ROW = range(3)
-_KINDS = ("rows", "valid", "sum", "min", "max", "first", "last")
+_KINDS = ("rows", "valid", "sum", "min", "max", "first", "last", "counted")
 _SIGNED, _UNSIGNED, _FLOATING, _CHARACTERS = range(4)
 _NOTHING, _GROUPS, _KEY_BYTES, _TEXT_BYTES = range(4)
 _BLOCK_ROWS = 1024
+_ENTRY_BYTES = 16
 _SPAN_BYTES = 16
 _LEAST_GROUPS = 32
 _MOST_BYTES = 2**31 - 1
@@ -55,6 +56,8 @@ class NativeTable:
         keys: Sequence[pa.DataType],
         totals: Sequence[tuple[str, pa.DataType, pa.DataType]],
         most_bytes: int,
+        *,
+        led: bool,
     ) -> None:
         self._library = library
         self._key_types = list(keys)
@@ -62,20 +65,19 @@ class NativeTable:
         self._keys = (GroupsColumn * len(keys))(*(GroupsColumn(0, 0, 0, 0, 0, *_layout(type_)) for type_ in keys))
         self._totals = (GroupsTotal * len(totals))()
         self._total_types = [result_type for *_, result_type in totals]
-        self._state_bytes: list[int] = []
-        for made, (kind, type_, _) in zip(self._totals, totals, strict=True):
-            made.kind = _KINDS.index(kind)
-            made.in_ = GroupsColumn(0, 0, 0, 0, 0, *((_SIGNED, 8) if kind in ("rows", "valid") else _layout(type_)))
-            is_whole = kind == "sum" and made.in_.family != _FLOATING
-            is_text = made.in_.family == _CHARACTERS
-            width = 8 if kind == "sum" else made.in_.width
-            self._state_bytes.append(16 if is_whole else _SPAN_BYTES if is_text else width)
+        self._of_rows = [(_KINDS.index(kind), *_layout(type_)) for kind, type_, _ in totals]
+        self._of_totals = [
+            (_KINDS.index("counted" if kind in ("rows", "valid") else kind), *_layout(_partial(kind, result_type)))
+            for kind, _, result_type in totals
+        ]
+        # Sums of whole numbers are kept in 16 bytes, and texts as spans.
+        self._state_bytes = [_SPAN_BYTES if family == _CHARACTERS else width for _, family, width in self._of_totals]
         family, width = _layout(keys[0]) if len(keys) == 1 else (_SIGNED, 0)
         mode = _TEXT if family == _CHARACTERS else _NUMBER if len(keys) == 1 and width in (1, 2, 4, 8) else _ROW
         self._table = GroupsTable(mode=mode, keys=len(keys), totals=len(totals), seed=_SEED)
-        self._entry_bytes = 8 if mode == _NUMBER else 16
-        self._group_bytes = self._entry_bytes + sum(self._state_bytes) + len(totals)
-        self._entries, self._slots, self._arena = _Growing(), _Growing(), _Growing()
+        self._lead_bytes = 8 if led else 0
+        self._group_bytes = _ENTRY_BYTES + self._lead_bytes + sum(self._state_bytes) + len(totals)
+        self._entries, self._leads, self._slots, self._arena = _Growing(), _Growing(), _Growing(), _Growing()
         self._states = [(_Growing(), _Growing(), _Growing()) for _ in totals]
         self._reset()
 
@@ -85,21 +87,43 @@ class NativeTable:
     @property
     def nbytes(self) -> int:
         """All buffers."""
-        return sum(buffer.nbytes for buffer in (self._entries, self._slots, *self._arenas())) + sum(
-            state.nbytes + seen.nbytes for state, seen, _ in self._states
+        buffers = (
+            self._entries,
+            self._leads,
+            self._slots,
+            self._arena,
+            *(one for state in self._states for one in state),
         )
+        return sum(buffer.nbytes for buffer in buffers)
 
-    def add(self, keys: Sequence[pa.Array], values: Sequence[pa.Array | None], rows: int) -> int:
-        """See ``Groups.add``."""
+    @property
+    def used_bytes(self) -> int:
+        """What of these groups are in, without the index."""
+        texts = self._table.arena_used + sum(total.arena_used for total in self._totals)
+        return int(self._group_bytes * len(self) + texts)
+
+    def add(
+        self,
+        keys: Sequence[pa.Array],
+        values: Sequence[pa.Array | None],
+        leads: pa.Array | None,
+        rows: int,
+        *,
+        are_totals: bool,
+    ) -> int:
+        """See ``Groups.add`` and ``merge``."""
         for column, array in zip(self._keys, keys, strict=True):
             _point(column, array)
-        for total, value in zip(self._totals, values, strict=True):
+        layouts = self._of_totals if are_totals else self._of_rows
+        for total, value, (kind, family, width) in zip(self._totals, values, layouts, strict=True):
+            total.kind, total.in_.family, total.in_.width = kind, family, width
             if value is not None:
                 _point(total.in_, value)
+        first = leads.buffers()[1].address + 8 * leads.offset if leads is not None else None
         row = 0
         table = ctypes.addressof(self._table)
         while row < rows:
-            row = self._library.weir_groups_add(table, self._keys, self._totals, row, rows)
+            row = self._library.weir_groups_add(table, self._keys, first, self._totals, row, rows)
             if row < 0:
                 raise OverflowError("a sum takes more than 128 bits")
             wants = self._table.wants
@@ -115,6 +139,11 @@ class NativeTable:
                 break
         return row
 
+    def leads(self) -> pa.Array:
+        """What leads all groups."""
+        copy = ctypes.string_at(self._leads.address, self._lead_bytes * len(self))
+        return pa.Array.from_buffers(pa.int64(), len(self), [None, pa.py_buffer(copy)])
+
     def keys(self) -> list[pa.Array]:
         """The keys of all groups."""
         made = [_Made(type_, len(self)) for type_ in self._key_types]
@@ -126,17 +155,18 @@ class NativeTable:
         self._library.weir_groups_keys(ctypes.addressof(self._table), columns)
         return [one.array() for one in made]
 
-    def totals(self) -> list[pa.Array]:
+    def totals(self, *, partial: bool) -> list[pa.Array]:
         """The totals of all groups."""
         arrays = []
-        for total, type_ in zip(self._totals, self._total_types, strict=True):
-            one = _Made(type_, len(self))
+        for total, type_, (kind, family, width) in zip(self._totals, self._total_types, self._of_rows, strict=True):
+            total.kind, total.in_.family, total.in_.width = kind, family, width
+            one = _Made(_partial(_KINDS[kind], type_) if partial else type_, len(self))
             column = one.column
             arguments = (ctypes.addressof(self._table), ctypes.addressof(total), ctypes.addressof(column))
             if one.is_text:
-                self._library.weir_groups_total(*arguments)
+                self._library.weir_groups_total(*arguments, partial)
             one.allocate(column)
-            if self._library.weir_groups_total(*arguments):
+            if self._library.weir_groups_total(*arguments, partial):
                 raise OverflowError(f"a sum does not fit {type_}")
             arrays.append(one.array())
         return arrays
@@ -151,7 +181,6 @@ class NativeTable:
     def _reset(self) -> None:
         table = self._table
         table.groups = table.arena_used = 0
-        table.null_group = -1
         table.block = _BLOCK_ROWS
         for total in self._totals:
             total.arena_used = 0
@@ -182,18 +211,26 @@ class NativeTable:
         before, slots = table.most_groups, self._slots.nbytes // 4
         rest_bytes = self._most_bytes - sum(arena.nbytes for arena in self._arenas())
         most, slots = max(
-            (min(max(_LEAST_GROUPS, 2 * before), count // 2, (rest_bytes - 4 * count) // self._group_bytes), count)
-            for count in (slots, max(2 * _LEAST_GROUPS, 2 * slots))
+            (
+                (
+                    min(max(_LEAST_GROUPS, 2 * before), count * 3 // 4, (rest_bytes - 4 * count) // self._group_bytes),
+                    count,
+                )
+                for count in (slots, max(2 * _LEAST_GROUPS, 2 * slots))
+            ),
+            key=lambda one: (one[0], -one[1]),
         )
         if most <= before:
             return False
-        self._entries.resize(self._entry_bytes * most)
+        self._entries.resize(_ENTRY_BYTES * most)
+        self._leads.resize(self._lead_bytes * most)
         for (state, seen, _), total, state_bytes in zip(self._states, self._totals, self._state_bytes, strict=True):
             state.resize(state_bytes * most)
             seen.resize(most)
             total.state, total.seen = state.address, seen.address
         self._slots.resize(4 * slots)
         table.entries, table.slots = self._entries.address, self._slots.address
+        table.leads = self._leads.address if self._lead_bytes else None
         table.mask, table.most_groups = slots - 1, most
         self._library.weir_groups_index(ctypes.addressof(table))
         return True
@@ -230,7 +267,11 @@ def _layout(type_: pa.DataType) -> tuple[int, int]:
     if pt.is_large_string(type_) or pt.is_large_binary(type_):
         return _CHARACTERS, 8
     family = _FLOATING if pt.is_floating(type_) else _UNSIGNED if pt.is_unsigned_integer(type_) else _SIGNED
-    return family, type_.bit_width // 8
+    return family, 0 if pt.is_null(type_) else type_.bit_width // 8
+
+
+def _partial(kind: str, result_type: pa.DataType) -> pa.DataType:
+    return pa.decimal128(38, 0) if kind == "sum" and pt.is_integer(result_type) else result_type
 
 
 def _point(column: GroupsColumn, array: pa.Array) -> None:

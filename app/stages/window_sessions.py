@@ -187,15 +187,12 @@ class SessionWindow:
         totals = self._totals
         of = {session.number: session for _, session in closed}
         is_closed = pc.is_in(self._state.column(_SESSION), value_set=pa.array(list(of), pa.int64()))
-        ended = self._state.filter(is_closed).combine_chunks()
+        [ended] = self._state.filter(is_closed).combine_chunks().to_batches()
         self._state = self._state.filter(pc.invert(is_closed)).combine_chunks()
         sessions = [of[number] for number in ended.column(_SESSION).to_pylist()]
         starts = pa.array([session.start for session in sessions], pa.int64())
         ends = pa.array([session.end + totals.gap for session in sessions], pa.int64())
-        found = totals.results(ended, starts, ends)
-        step = max(1, self._page_bytes * found.num_rows // max(1, found.nbytes))
-        for start in range(0, found.num_rows, step):
-            yield self._page(found.slice(start, step))
+        yield from map(self._page, totals.results(ended, starts, ends, self._page_bytes))
 
     def _reject(self, code: str, detail: str, rows: pa.RecordBatch) -> None:
         self.rejected[code] += rows.num_rows

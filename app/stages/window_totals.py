@@ -14,6 +14,8 @@ from app.core.errors import Refusal, known
 from app.core.page import Reject
 from app.framing.json_text import rows_text
 from app.framing.needs import field_called, folded
+from app.stages.groups import Groups, Kind, supported
+from app.stages.groups import Total as GroupTotal
 from app.stages.window_text import Aggregate, Function, Windows
 
 STATE_BYTES = 8 * 1024 * 1024
@@ -31,7 +33,7 @@ class _Total:
     the type it is kept in."""
 
     name: str
-    kind: str
+    kind: Kind
     column: int | None
     type: pa.DataType
 
@@ -62,9 +64,9 @@ class Totals:
         self.late = _units(asked.late_s, type_.unit, "late")
         self.by = [_index(name, schema) for name in asked.by]
         self._by_fields = [pa.field(f"k{i}", schema.field(index).type) for i, index in enumerate(self.by)]
-        for index in self.by:
-            if pt.is_nested(schema.field(index).type):
-                raise Refusal("bad_argument", f"window: {schema.field(index).name!r} is nested and cannot be a group")
+        for field in (schema.field(index) for index in self.by):
+            if not supported("key", field.type):
+                raise Refusal("bad_argument", f"window: {field.name!r} is {field.type} and cannot be a group")
         self.keys = [field.name for field in self._by_fields]
         self._leading = leading
         self._totals: list[_Total] = []
@@ -72,6 +74,9 @@ class Totals:
         for aggregate in asked.aggregates:
             column = None if aggregate.column is None else _index(aggregate.column, schema)
             self._made.append((aggregate, [self._total(*one) for one in _totals(aggregate, column, schema)]))
+        self._of_rows = [
+            GroupTotal(t.kind, pa.null() if t.column is None else schema.field(t.column).type) for t in self._totals
+        ]
         fields = [*(pa.field(name, pa.int64()) for name in leading), *self._by_fields]
         self._state_schema = pa.schema([*fields, *(pa.field(total.name, total.type) for total in self._totals)])
         self.nothing = self._state_schema.empty_table()
@@ -87,7 +92,7 @@ class Totals:
                 )
             seen.add(folded(name))
 
-    def _total(self, kind: str, column: int | None, type_: pa.DataType) -> _Total:
+    def _total(self, kind: Kind, column: int | None, type_: pa.DataType) -> _Total:
         for total in self._totals:
             if (total.kind, total.column) == (kind, column):
                 return total
@@ -96,7 +101,8 @@ class Totals:
 
     def times(self, batch: pa.RecordBatch) -> pa.Array:
         """When each row happened."""
-        return batch.column(self._on).cast(self._time).cast(pa.int64())
+        times = batch.column(self._on)
+        return (times if times.type == self._time else times.cast(self._time)).view(pa.int64())
 
     def rows(self, batch: pa.RecordBatch, leading: Sequence[pa.Array]) -> pa.Table:
         """A page's rows as if each were a group by itself."""
@@ -116,16 +122,33 @@ class Totals:
         both = pa.concat_tables([state, rows]) if state.num_rows else rows
         return self.combined(both, [*self._leading, *self.keys])
 
-    def results(self, found: pa.Table, starts: Any, ends: Any) -> pa.RecordBatch:
+    def results(self, found: Any, starts: Any, ends: Any, page_bytes: int) -> Iterator[pa.RecordBatch]:
         """The windows whose groups and totals are ``found``, in the order in which they end, start, and of their groups."""
-        found = found.append_column(_START, starts).append_column(_END, ends)
-        sort_keys = [(name, "ascending", "at_end") for name in (_END, _START, *self.keys)]
-        found = found.take(pc.sort_indices(found, sort_keys=sort_keys)).combine_chunks()
-        columns = [found.column(name).cast(self._time) for name in (_START, _END)]
-        columns += [found.column(name) for name in self.keys]
-        columns += [_result(one.function, [found.column(total.name) for total in totals]) for one, totals in self._made]
-        batches = pa.table(columns, schema=self.schema).combine_chunks().to_batches()
-        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=self.schema)
+        names = [_END, _START, *self.keys]
+        arrays = [ends, starts, *(found.column(name) for name in self.keys)]
+        sort_keys = [(name, "ascending", "at_end") for name in names]
+        order = pc.sort_indices(pa.RecordBatch.from_arrays(arrays, names=names), sort_keys=sort_keys)
+        step = max(1, page_bytes * found.num_rows // max(1, found.nbytes))
+        del arrays
+        for start in range(0, found.num_rows, step):
+            rows = order.slice(start, step)
+            part = found.take(rows)
+            columns = [column.take(rows).cast(self._time) for column in (starts, ends)]
+            columns += [part.column(name) for name in self.keys]
+            columns += [
+                _result(one.function, [_fitting(part.column(total.name), total.type) for total in totals])
+                for one, totals in self._made
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def groups(self) -> Groups:
+        """For ``columns``, and the leads of panes."""
+        return Groups([field.type for field in self._by_fields], self._of_rows, most_bytes=STATE_BYTES, led=True)
+
+    def columns(self, batch: pa.RecordBatch) -> tuple[list[pa.Array], list[pa.Array | None]]:
+        """Keys and values of rows."""
+        values = [None if total.column is None else batch.column(total.column) for total in self._totals]
+        return [batch.column(index) for index in self.by], values
 
     def combined(self, rows: pa.Table, keys: list[str]) -> pa.Table:
         """The totals of each of ``keys``, in the order of ``rows``."""
@@ -148,12 +171,10 @@ class Totals:
             if total.kind == "sum" and pt.is_int64(total.type):
                 most = _most(state.column(total.name)) + _most(rows.column(total.name)) * rows.num_rows
                 if most >= 2**63:
-                    raise Refusal(
-                        "bad_computation", "window: a sum may outgrow int64: derive the column as DOUBLE or DECIMAL"
-                    )
+                    raise too_large()
 
 
-def _totals(aggregate: Aggregate, column: int | None, schema: pa.Schema) -> list[tuple[str, int | None, pa.DataType]]:
+def _totals(aggregate: Aggregate, column: int | None, schema: pa.Schema) -> list[tuple[Kind, int | None, pa.DataType]]:
     """The totals that an aggregate is made of."""
     function = aggregate.function
     if column is None:
@@ -161,10 +182,11 @@ def _totals(aggregate: Aggregate, column: int | None, schema: pa.Schema) -> list
     if function == "count":
         return [("valid", column, pa.int64())]
     type_ = schema.field(column).type
-    if function not in ("sum", "avg"):
-        return [(function, column, type_)]
-    if not (pt.is_integer(type_) or pt.is_floating(type_) or pt.is_decimal(type_)):
+    kind: Kind = "sum" if function == "avg" else function
+    if not supported(kind, type_):
         raise Refusal("bad_argument", f"window: {aggregate.column!r} is {type_}, of which there is no {function}")
+    if kind != "sum":
+        return [(kind, column, type_)]
     kept = (
         pa.decimal128(38, type_.scale)
         if pt.is_decimal(type_)
@@ -172,7 +194,7 @@ def _totals(aggregate: Aggregate, column: int | None, schema: pa.Schema) -> list
         if pt.is_floating(type_)
         else pa.int64()
     )
-    total = ("sum", column, kept)
+    total: tuple[Kind, int | None, pa.DataType] = ("sum", column, kept)
     return [total] if function == "sum" else [total, ("valid", column, pa.int64())]
 
 
@@ -199,6 +221,21 @@ def _most(column: Any) -> int:
 
 def _result_type(function: Function, totals: list[_Total]) -> pa.DataType:
     return pa.float64() if function == "avg" else totals[0].type
+
+
+def _fitting(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    """A total as it is given: while it is summed, it may have more digits."""
+    try:
+        if pt.is_decimal(type_):
+            column.validate(full=True)
+        return column.cast(type_)
+    except pa.ArrowInvalid:
+        raise too_large() from None
+
+
+def too_large() -> Refusal:
+    """The refusal of a sum."""
+    return Refusal("bad_computation", "window: a sum may outgrow int64: derive the column as DOUBLE or DECIMAL")
 
 
 def _result(function: Function, totals: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,8 @@ import pytest
 
 from app.core.errors import Refusal
 from app.core.page import Page, Reject
+from app.framing.native import LIBRARY
+from app.stages import groups, panes
 from app.stages.window import Window
 from app.stages.window_sessions import SessionWindow
 from app.stages.window_text import parse
@@ -67,6 +70,7 @@ def by_hand(table: pa.Table, every: int, slide: int, late: int) -> tuple[dict[tu
     return windows, lost
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize(
     ("every", "slide", "late", "jitter"),
     [(10, 10, 0, 0), (10, 10, 0, 6), (60, 10, 1, 20), (7, 3, 2, 9), (3, 2, 100, 9)],
@@ -96,6 +100,15 @@ def test_every_row_is_in_the_windows_that_were_open(every: int, slide: int, late
     assert order == sorted(order)
 
 
+@pytest.fixture(params=["C", "Python"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LIBRARY is not None
+    if request.param == "Python":
+        monkeypatch.setattr(groups, "LIBRARY", None)
+        monkeypatch.setattr(panes, "LIBRARY", None)
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("late", ["", "late 1s", "late 30s"])
 @pytest.mark.parametrize("shape", ["every 10s on ts", "every 60s on ts slide 10s", "every 7s on ts slide 3s"])
 def test_nothing_depends_on_how_the_stream_is_cut(shape: str, late: str) -> None:
@@ -169,6 +182,39 @@ def test_rows_without_a_time_and_late_ones_are_told() -> None:
     ]
 
 
+def test_a_stream_that_leaps_gives_no_windows_between() -> None:
+    table = pa.table({"ts": pa.array([-5, 4, 10**9, 10**9 + 1, 5 * 10**9], pa.timestamp("s")), "n": [1, 2, 4, 8, 16]})
+    for rows in (1, 5):
+        found, _ = run("sum(n) as s every 3s on ts slide 2s", table, rows)
+        starts = [int(row["window_start"].replace(tzinfo=UTC).timestamp()) for row in found.to_pylist()]
+        leaps = [10**9 - 2, 10**9, 5 * 10**9 - 2, 5 * 10**9]
+        assert (starts, found.column("s").to_pylist()) == ([-6, 2, 4, *leaps], [1, 2, 2, 4, 12, 16, 16])
+
+
+def test_keys_and_totals_of_rare_types() -> None:
+    texts = ["a", "b", None, "a"]
+    table = pa.table(
+        {
+            "ts": pa.array([0, 1, 2, 3], pa.timestamp("s")),
+            "k": texts,
+            "z": pa.nulls(4),
+            "f": pa.array([0.0, 1.0, math.nan, -0.0], pa.float16()),
+            "b": [True, False, None, False],
+        }
+    )
+    argument = "min(b) as least, max(f) as most, last(k) as l, count(z) as there every 9s on ts by k, z"
+    for rows in (1, 4):
+        found, _ = run(argument, table, rows)
+        assert found.column("k").to_pylist() == found.column("l").to_pylist() == ["a", "b", None]
+        assert found.column("least").to_pylist() == [False, False, None]
+        assert [str(number) for number in found.column("most").to_pylist()] == ["0.0", "1.0", "nan"]
+        assert found.column("there").to_pylist() == [0, 0, 0]
+    with pytest.raises(Refusal, match="of which there is no max"):
+        run("max(l) as m every 9s on ts", table.append_column("l", pa.array([[1]] * 4)))
+    with pytest.raises(Refusal, match="and cannot be a group"):
+        run("count(*) as n every 9s on ts by l", table.append_column("l", pa.array(texts).dictionary_encode()))
+
+
 @pytest.mark.parametrize("kind", [Window, SessionWindow])
 def test_a_row_without_a_time_ends_the_run_where_bad_rows_do(kind: type[Window | SessionWindow]) -> None:
     asked = parse("count(*) as n gap 10s on ts" if kind is SessionWindow else "count(*) as n every 10s on ts")
@@ -197,6 +243,21 @@ def test_memory_is_bounded_by_what_is_declared() -> None:
         lambda: [Window(parse("sum(x) as s, max(d) as m every 60s on ts slide 10s by k, n"), page_bytes=PAGE)],
         list(pages(table, 1300)),
     )
+    for shape, keys in (
+        ("every 30s on ts slide 10s", 30_000),
+        ("every 10s on ts", 90_000),
+        ("every 9s on ts late 1d", 15_000),
+    ):
+        rows = 150_000
+        full = pa.table(
+            {
+                "ts": pa.array(range(0, 90 * 10**6, 90 * 10**6 // rows), pa.timestamp("us")),
+                "k": [f"customer-{n * n % keys:09}" for n in range(rows)],
+                "x": pa.array(range(rows)),
+            }
+        )
+        argument = f"sum(x) as s, max(k) as m {shape} by k" if "slide" in shape else f"sum(x) as s {shape} by k"
+        check_memory(lambda argument=argument: [Window(parse(argument), page_bytes=PAGE)], list(pages(full, 1300)))
     many = pa.table({"ts": pa.array([0] * 400_000, pa.timestamp("s")), "k": range(400_000)})
     with pytest.raises(Refusal, match="groups of open windows take") as caught:
         run("count(*) as n every 10s on ts by k", many, 5000)

@@ -22,9 +22,10 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
     "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
     "weir_groups_index": (None, _PLACE),
-    "weir_groups_add": (_INT64, _PLACE, _PLACE, _PLACE, _INT64, _INT64),
+    "weir_groups_add": (_INT64, _PLACE, _PLACE, _PLACE, _PLACE, _INT64, _INT64),
     "weir_groups_keys": (None, _PLACE, _PLACE),
-    "weir_groups_total": (_INT32, _PLACE, _PLACE, _PLACE),
+    "weir_groups_total": (_INT32, _PLACE, _PLACE, _PLACE, _INT32),
+    "weir_panes": (_INT64, _PLACE, _PLACE, _INT64, _PLACE),
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
@@ -125,6 +126,7 @@ class GroupsTable(ctypes.Structure):
 
     _fields_ = [
         ("entries", _PLACE),
+        ("leads", _PLACE),
         ("slots", _PLACE),
         ("arena", _PLACE),
         ("mask", _UINT64),
@@ -137,9 +139,25 @@ class GroupsTable(ctypes.Structure):
         ("mode", _INT32),
         ("keys", _INT32),
         ("totals", _INT32),
-        ("null_group", _INT32),
         ("block", _INT32),
         ("wants", _INT32),
+        ("unused", _INT32),
+    ]
+
+
+class Panes(ctypes.Structure):
+    """``windows`` of panes.c."""
+
+    _fields_ = [
+        ("every", _INT64),
+        ("slide", _INT64),
+        ("pane", _INT64),
+        ("late", _INT64),
+        ("panes", _INT64),
+        ("latest", _INT64),
+        ("least", _INT64),
+        ("has_latest", _INT32),
+        ("unused", _INT32),
     ]
 
 

@@ -1,15 +1,15 @@
 /* Rows to groups, and their totals. A group's key is a number, or a text: of up to 15 bytes within its entry, or in an
-   arena. Slots are open addresses with linear probing, at most half of them taken. Nothing here allocates: what finds no
-   room says so, and goes on from the same row once there is some. */
+   arena. Slots are open addresses with linear probing, at most three quarters of them taken. Nothing here allocates: what
+   finds no room says so, and goes on from the same row once there is some. */
 
 #include <stdint.h>
 #include <string.h>
 
 enum { NUMBER, TEXT, ROW }; /* one key of up to 8 bytes, one text, or all else: keys that are put together to a text */
-enum { ROWS, VALID, SUM, MIN, MAX, FIRST, LAST };
+enum { ROWS, VALID, SUM, MIN, MAX, FIRST, LAST, COUNTED }; /* the last: counts of other tables */
 enum { SIGNED, UNSIGNED, FLOATING, CHARACTERS };
 enum { NOTHING, GROUPS, KEY_BYTES, TEXT_BYTES }; /* what there is no room for; of the first total, its number more */
-enum { BLOCK = 1024, LONG = 255 };
+enum { BLOCK = 1024, LONG = 255, NONE = 254 };
 
 typedef __int128 int128_t;
 
@@ -34,16 +34,18 @@ typedef struct {
     uint32_t length, room;
 } span;
 
-/* slots[i] is 0, or one more than the number of a group; mask is their number, a power of two, less one. Entries are one
-   word for each group in NUMBER, two otherwise: the first 8 bytes and the others below the length; or the hash, and below
-   LONG where the arena has 8 bytes of length and the text. null_group is -1 until there is one; it is in no slot. */
+/* slots[i] is 0, or one more than the number of a group; mask is their number, a power of two, less one. An entry is two
+   words for each group: of a number itself and 0; of a text the first 8 bytes, and the others below the length; or its
+   hash, and below LONG where the arena has 8 bytes of length and the text. Below NONE the key is null. leads may be NULL,
+   or has what tells groups apart beside their keys. */
 typedef struct {
     uint64_t *entries;
+    int64_t *leads;
     uint32_t *slots;
     uint8_t *arena;
     uint64_t mask, seed;
     int64_t groups, most_groups, arena_used, arena_bytes, needed_bytes;
-    int32_t mode, keys, totals, null_group, block, wants;
+    int32_t mode, keys, totals, block, wants, unused;
 } table;
 
 static inline uint64_t load(const uint8_t *p)
@@ -71,7 +73,10 @@ static inline uint64_t folded(uint64_t a, uint64_t b)
 
 static inline uint64_t other(uint64_t seed) { return (seed << 32 | seed >> 32) * UINT64_C(0x9e3779b97f4a7c15) | 1; }
 
-static inline uint64_t hash_of_words(uint64_t a, uint64_t b, uint64_t seed) { return folded(a ^ seed, b ^ other(seed)); }
+static inline uint64_t hash_of_words(uint64_t a, uint64_t b, int64_t lead, uint64_t seed)
+{
+    return folded(a ^ seed, b ^ other(seed)) + (uint64_t)lead * UINT64_C(0x9e3779b97f4a7c15);
+}
 
 static uint64_t hash_of_long(const uint8_t *text, int64_t length, uint64_t seed)
 {
@@ -98,16 +103,19 @@ static inline void short_words(const uint8_t *text, int64_t length, uint64_t *a,
     *b |= (uint64_t)length << 56;
 }
 
+static inline int64_t lead_of(const table *t, int64_t group) { return t->leads ? t->leads[group] : 0; }
+
+/* Where a long text is looked for. */
+static inline uint64_t long_place(uint64_t hash, int64_t lead) { return hash_of_words(0, 0, lead, hash); }
+
 /* Puts all groups into slots, of which there are more than before. */
 void weir_groups_index(table *t)
 {
     memset(t->slots, 0, 4 * (t->mask + 1));
     for (int64_t group = 0; group < t->groups; group++) {
-        const uint64_t *entry = t->entries + (t->mode == NUMBER ? group : 2 * group);
-        if (group == t->null_group)
-            continue;
-        const int is_long = t->mode != NUMBER && entry[1] >> 56 == LONG;
-        uint64_t place = is_long ? entry[0] : hash_of_words(entry[0], t->mode == NUMBER ? 0 : entry[1], t->seed);
+        const uint64_t a = t->entries[2 * group], b = t->entries[2 * group + 1];
+        const int64_t lead = lead_of(t, group);
+        uint64_t place = b >> 56 == LONG ? long_place(a, lead) : hash_of_words(a, b, lead, t->seed);
         for (place &= t->mask; t->slots[place]; place = (place + 1) & t->mask)
             ;
         t->slots[place] = (uint32_t)group + 1;
@@ -115,50 +123,29 @@ void weir_groups_index(table *t)
 }
 
 /* The number of a new group; -1 where there is no room. */
-static inline int32_t new_group(table *t, uint64_t place)
+static inline int32_t new_group(table *t, uint64_t place, uint64_t a, uint64_t b, int64_t lead)
 {
     if (t->groups == t->most_groups) {
         t->wants = GROUPS;
         return -1;
     }
-    t->slots[place] = (uint32_t)t->groups + 1;
-    return (int32_t)t->groups++;
+    const int32_t group = (int32_t)t->groups++;
+    t->slots[place] = (uint32_t)group + 1;
+    t->entries[2 * group] = a, t->entries[2 * group + 1] = b;
+    if (t->leads)
+        t->leads[group] = lead;
+    return group;
 }
 
-static inline int32_t group_of_null(table *t)
+static inline int32_t group_of_words(table *t, uint64_t a, uint64_t b, int64_t lead)
 {
-    if (t->null_group < 0) {
-        if (t->groups == t->most_groups) {
-            t->wants = GROUPS;
-            return -1;
-        }
-        t->null_group = (int32_t)t->groups++;
+    uint64_t place = hash_of_words(a, b, lead, t->seed) & t->mask;
+    for (uint32_t slot; (slot = t->slots[place]); place = (place + 1) & t->mask) {
+        const uint64_t *entry = t->entries + 2 * (uint64_t)(slot - 1);
+        if (entry[0] == a && entry[1] == b && lead_of(t, slot - 1) == lead)
+            return (int32_t)slot - 1;
     }
-    return t->null_group;
-}
-
-static inline int32_t group_of_number(table *t, uint64_t word)
-{
-    uint64_t place = hash_of_words(word, 0, t->seed) & t->mask;
-    for (uint32_t slot; (slot = t->slots[place]); place = (place + 1) & t->mask)
-        if (t->entries[slot - 1] == word)
-            return (int32_t)slot - 1;
-    const int32_t group = new_group(t, place);
-    if (group >= 0)
-        t->entries[group] = word;
-    return group;
-}
-
-static inline int32_t group_of_words(table *t, uint64_t a, uint64_t b)
-{
-    uint64_t place = hash_of_words(a, b, t->seed) & t->mask;
-    for (uint32_t slot; (slot = t->slots[place]); place = (place + 1) & t->mask)
-        if (t->entries[2 * slot - 2] == a && t->entries[2 * slot - 1] == b)
-            return (int32_t)slot - 1;
-    const int32_t group = new_group(t, place);
-    if (group >= 0)
-        t->entries[2 * group] = a, t->entries[2 * group + 1] = b;
-    return group;
+    return new_group(t, place, a, b, lead);
 }
 
 static inline int has_room(table *t, int64_t nbytes)
@@ -171,13 +158,13 @@ static inline int has_room(table *t, int64_t nbytes)
 }
 
 /* A text of 16 bytes and more, which may stand where the arena would have it. */
-static int32_t group_of_long(table *t, const uint8_t *text, int64_t length)
+static int32_t group_of_long(table *t, const uint8_t *text, int64_t length, int64_t lead)
 {
     const uint64_t hash = hash_of_long(text, length, t->seed);
-    uint64_t place = hash & t->mask;
+    uint64_t place = long_place(hash, lead) & t->mask;
     for (uint32_t slot; (slot = t->slots[place]); place = (place + 1) & t->mask) {
-        const uint64_t *entry = t->entries + 2 * (slot - 1);
-        if (entry[0] != hash || entry[1] >> 56 != LONG)
+        const uint64_t *entry = t->entries + 2 * (uint64_t)(slot - 1);
+        if (entry[0] != hash || entry[1] >> 56 != LONG || lead_of(t, slot - 1) != lead)
             continue;
         const uint8_t *there = t->arena + (entry[1] << 8 >> 8);
         if (load(there) == (uint64_t)length && !memcmp(there + 8, text, (size_t)length))
@@ -185,14 +172,12 @@ static int32_t group_of_long(table *t, const uint8_t *text, int64_t length)
     }
     if (!has_room(t, length + 8))
         return -1;
-    const int32_t group = new_group(t, place);
+    const int32_t group = new_group(t, place, hash, (uint64_t)LONG << 56 | (uint64_t)t->arena_used, lead);
     if (group < 0)
         return -1;
     memcpy(t->arena + t->arena_used, &length, 8);
     if (t->mode == TEXT)
         memcpy(t->arena + t->arena_used + 8, text, (size_t)length);
-    t->entries[2 * group] = hash;
-    t->entries[2 * group + 1] = (uint64_t)LONG << 56 | (uint64_t)t->arena_used;
     t->arena_used += length + 8;
     return group;
 }
@@ -212,28 +197,35 @@ static inline int64_t text_at(const column *c, int64_t i, const uint8_t **text)
     return end - start;
 }
 
+/* Where all rows are until one is elsewhere: those that follow one another are often of the same group. */
+typedef struct {
+    uint64_t a, b;
+    int64_t lead;
+    int32_t group;
+} recent;
+
+static inline int32_t group_after(table *t, recent *last, uint64_t a, uint64_t b, int64_t lead)
+{
+    if (last->group < 0 || a != last->a || b != last->b || lead != last->lead)
+        *last = (recent){a, b, lead, group_of_words(t, a, b, lead)};
+    return last->group;
+}
+
 /* Each assign gives the numbers of the groups of rows, and how many there was room for. */
 #define ASSIGN_NUMBERS(type)                                                                                           \
     for (int64_t i = 0; i < rows; i++) {                                                                               \
         type value;                                                                                                    \
         memcpy(&value, c->values + (c->offset + row + i) * (int64_t)sizeof value, sizeof value);                       \
-        if (!is_valid(c->validity, c->offset + row + i)) {                                                             \
-            if ((numbers[i] = group_of_null(t)) < 0)                                                                   \
-                return i;                                                                                              \
-            continue;                                                                                                  \
-        }                                                                                                              \
-        if (group < 0 || value != last)                                                                                \
-            if ((group = group_of_number(t, value)) < 0)                                                               \
-                return i;                                                                                              \
-        last = value;                                                                                                  \
-        numbers[i] = group;                                                                                            \
+        const int valid = is_valid(c->validity, c->offset + row + i);                                                  \
+        const uint64_t a = valid ? value : 0, b = valid ? 0 : (uint64_t)NONE << 56;                                    \
+        if ((numbers[i] = group_after(t, &last, a, b, leads ? leads[row + i] : 0)) < 0)                                \
+            return i;                                                                                                  \
     }                                                                                                                  \
     return rows;
 
-static int64_t assign_numbers(table *t, const column *c, int64_t row, int64_t rows, int32_t *numbers)
+static int64_t assign_numbers(table *t, const column *c, const int64_t *leads, int64_t row, int64_t rows, int32_t *numbers)
 {
-    uint64_t last = 0;
-    int32_t group = -1;
+    recent last = {0, 0, 0, -1};
     switch (c->width) {
     case 1:
         ASSIGN_NUMBERS(uint8_t)
@@ -246,37 +238,33 @@ static int64_t assign_numbers(table *t, const column *c, int64_t row, int64_t ro
     }
 }
 
-static int64_t assign_texts(table *t, const column *c, int64_t row, int64_t rows, int32_t *numbers)
+static int64_t assign_texts(table *t, const column *c, const int64_t *leads, int64_t row, int64_t rows, int32_t *numbers)
 {
-    uint64_t a, b, last_a = 0, last_b = 0;
-    int32_t group = -1;
+    recent last = {0, 0, 0, -1};
     for (int64_t i = 0; i < rows; i++) {
-        const uint8_t *text;
-        if (!is_valid(c->validity, c->offset + row + i)) {
-            if ((numbers[i] = group_of_null(t)) < 0)
-                return i;
-            continue;
-        }
-        const int64_t length = text_at(c, c->offset + row + i, &text);
+        const int64_t lead = leads ? leads[row + i] : 0;
+        const uint8_t *text = NULL;
+        const int valid = is_valid(c->validity, c->offset + row + i);
+        const int64_t length = valid ? text_at(c, c->offset + row + i, &text) : 0;
+        uint64_t a = 0, b = (uint64_t)NONE << 56;
         if (length > 15) {
-            if ((numbers[i] = group_of_long(t, text, length)) < 0)
-                return i;
-            continue;
+            numbers[i] = group_of_long(t, text, length, lead);
+        } else {
+            if (valid)
+                short_words(text, length, &a, &b);
+            numbers[i] = group_after(t, &last, a, b, lead);
         }
-        short_words(text, length, &a, &b);
-        if (group < 0 || a != last_a || b != last_b)
-            if ((group = group_of_words(t, a, b)) < 0)
-                return i;
-        last_a = a, last_b = b;
-        numbers[i] = group;
+        if (numbers[i] < 0)
+            return i;
     }
     return rows;
 }
 
 /* Before each key: 0 if it is null, otherwise 1; of a text one more than its length, or 255 and the length in 8 bytes. */
-static int64_t assign_rows(table *t, const column *keys, int64_t row, int64_t rows, int32_t *numbers)
+static int64_t assign_rows(table *t, const column *keys, const int64_t *leads, int64_t row, int64_t rows, int32_t *numbers)
 {
     for (int64_t i = 0; i < rows; i++) {
+        const int64_t lead = leads ? leads[row + i] : 0;
         int64_t most_bytes = 8;
         const uint8_t *text;
         for (const column *c = keys; c < keys + t->keys; c++)
@@ -306,11 +294,11 @@ static int64_t assign_rows(table *t, const column *keys, int64_t row, int64_t ro
             p += length;
         }
         if (p - start > 15) {
-            numbers[i] = group_of_long(t, start, p - start);
+            numbers[i] = group_of_long(t, start, p - start, lead);
         } else {
             uint64_t a, b;
             short_words(start, p - start, &a, &b);
-            numbers[i] = group_of_words(t, a, b);
+            numbers[i] = group_of_words(t, a, b, lead);
         }
         if (numbers[i] < 0)
             return i;
@@ -318,12 +306,18 @@ static int64_t assign_rows(table *t, const column *keys, int64_t row, int64_t ro
     return rows;
 }
 
-static int64_t assign(table *t, const column *keys, int64_t row, int64_t rows, int32_t *numbers)
+static int64_t assign(table *t, const column *keys, const int64_t *leads, int64_t row, int64_t rows, int32_t *numbers)
 {
+    if (t->mode == NUMBER)
+        return assign_numbers(t, keys, leads, row, rows, numbers);
+    if (t->mode == TEXT)
+        return assign_texts(t, keys, leads, row, rows, numbers);
     if (t->keys)
-        return (t->mode == NUMBER ? assign_numbers : t->mode == TEXT ? assign_texts : assign_rows)(t, keys, row, rows, numbers);
-    t->groups = 1;
-    memset(numbers, 0, (size_t)rows * sizeof *numbers);
+        return assign_rows(t, keys, leads, row, rows, numbers);
+    recent last = {0, 0, 0, -1};
+    for (int64_t i = 0; i < rows; i++)
+        if ((numbers[i] = group_after(t, &last, 0, 0, leads ? leads[row + i] : 0)) < 0)
+            return i;
     return rows;
 }
 
@@ -491,6 +485,9 @@ static int64_t accumulate(total *of, int64_t row, int64_t rows, const int32_t *n
     else if (of->kind == VALID)
         for (int64_t i = 0; i < rows; i++)
             counts[numbers[i]] += is_valid(of->in.validity, first + i);
+    else if (of->kind == COUNTED)
+        for (int64_t i = 0; i < rows; i++)
+            counts[numbers[i]] += (int64_t)load(of->in.values + 8 * (first + i));
     else if (of->kind == SUM)
         return sum(of, first, rows, numbers);
     else if (of->in.family == CHARACTERS)
@@ -504,7 +501,7 @@ static int64_t accumulate(total *of, int64_t row, int64_t rows, const int32_t *n
 
 /* Adds rows from row on to the groups; state and seen of groups that are not there yet are 0. Gives the row that it came
    to, and in wants why not further; -1 where a sum outgrew 128 bits. */
-int64_t weir_groups_add(table *t, const column *keys, total *totals, int64_t row, int64_t rows)
+int64_t weir_groups_add(table *t, const column *keys, const int64_t *leads, total *totals, int64_t row, int64_t rows)
 {
     int32_t numbers[BLOCK];
     t->wants = t->most_groups ? NOTHING : GROUPS;
@@ -512,7 +509,7 @@ int64_t weir_groups_add(table *t, const column *keys, total *totals, int64_t row
         int64_t count = rows - row < t->block ? rows - row : t->block;
         for (int32_t i = 0; i < t->totals; i++) {
             const total *of = totals + i;
-            if (of->kind < MIN || of->in.family != CHARACTERS)
+            if (of->kind < MIN || of->kind > LAST || of->in.family != CHARACTERS)
                 continue;
             t->needed_bytes = text_room(of, of->in.offset + row, count);
             if (of->arena_bytes - of->arena_used < t->needed_bytes) {
@@ -520,7 +517,7 @@ int64_t weir_groups_add(table *t, const column *keys, total *totals, int64_t row
                 return row;
             }
         }
-        const int64_t found = assign(t, keys, row, count, numbers);
+        const int64_t found = assign(t, keys, leads, row, count, numbers);
         for (int32_t i = 0; i < t->totals; i++)
             if (accumulate(totals + i, row, found, numbers))
                 return -1;
@@ -539,7 +536,7 @@ static inline void put_bit(uint8_t *bits, int64_t i, int bit)
 static inline int64_t entry_text(const table *t, int64_t group, const uint8_t **text)
 {
     const uint64_t *entry = t->entries + 2 * group;
-    if (entry[1] >> 56 < LONG) {
+    if (entry[1] >> 56 != LONG) {
         *text = (const uint8_t *)entry;
         return (int64_t)(entry[1] >> 56);
     }
@@ -567,14 +564,14 @@ void weir_groups_keys(const table *t, column *keys)
     for (int64_t group = 0; group < t->groups; group++) {
         const uint8_t *p, *text = (const uint8_t *)"";
         if (t->mode != ROW) {
-            const int valid = group != t->null_group;
+            const int valid = t->entries[2 * group + 1] >> 56 != NONE;
             if (keys->validity)
                 put_bit(keys->validity, group, valid);
             if (t->mode == TEXT) {
                 const int64_t length = valid ? entry_text(t, group, &text) : 0;
                 put_text(keys, group, text, length);
             } else {
-                memcpy(keys->values + group * keys->width, t->entries + group, (size_t)keys->width);
+                memcpy(keys->values + group * keys->width, t->entries + 2 * group, (size_t)keys->width);
             }
             continue;
         }
@@ -600,8 +597,8 @@ void weir_groups_keys(const table *t, column *keys)
 }
 
 /* A total of all groups, as weir_groups_keys. -1 where a sum of whole numbers outgrew what it is given in: 8 bytes, or 38
-   digits in 16. */
-int32_t weir_groups_total(const table *t, const total *of, column *out)
+   digits in 16, unless it is partial. */
+int32_t weir_groups_total(const table *t, const total *of, column *out, int32_t partial)
 {
     int128_t most = INT64_MAX, least = INT64_MIN;
     if (out->width == 16) {
@@ -617,7 +614,7 @@ int32_t weir_groups_total(const table *t, const total *of, column *out)
             put_text(out, group, of->arena + at->start, valid ? at->length : 0);
         } else if (of->kind == SUM && of->in.family != FLOATING) {
             const int128_t value = ((const int128_t *)of->state)[group];
-            if (value > most || value < least)
+            if (!partial && (value > most || value < least))
                 return -1;
             memcpy(out->values + group * out->width, &value, (size_t)out->width);
         }
