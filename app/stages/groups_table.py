@@ -21,6 +21,8 @@ _BLOCK_ROWS = 1024
 _ENTRY_BYTES = 16
 _SPAN_BYTES = 16
 _LEAST_GROUPS = 32
+_SPARSE_SLOTS = 1 << 14
+"""64 KiB: more would push out of a core's own cache what else is needed."""
 _MOST_BYTES = 2**31 - 1
 """What 32-bit offsets of texts can tell."""
 _SEED = int.from_bytes(os.urandom(8), "little")
@@ -213,10 +215,10 @@ class NativeTable:
         most, slots = max(
             (
                 (
-                    min(max(_LEAST_GROUPS, 2 * before), count * 3 // 4, (rest_bytes - 4 * count) // self._group_bytes),
+                    min(max(_LEAST_GROUPS, 2 * before), _room(count), (rest_bytes - 4 * count) // self._group_bytes),
                     count,
                 )
-                for count in (slots, max(2 * _LEAST_GROUPS, 2 * slots))
+                for count in (slots, max(4 * _LEAST_GROUPS, 2 * slots))
             ),
             key=lambda one: (one[0], -one[1]),
         )
@@ -268,6 +270,11 @@ def _layout(type_: pa.DataType) -> tuple[int, int]:
         return _CHARACTERS, 8
     family = _FLOATING if pt.is_floating(type_) else _UNSIGNED if pt.is_unsigned_integer(type_) else _SIGNED
     return family, 0 if pt.is_null(type_) else type_.bit_width // 8
+
+
+def _room(slots: int) -> int:
+    """How many groups slots are for: few are spread out, so that one is mostly found at once."""
+    return slots // 4 if slots <= _SPARSE_SLOTS else slots * 3 // 4
 
 
 def _partial(kind: str, result_type: pa.DataType) -> pa.DataType:
