@@ -12,6 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.framing.csv_kernel import CsvKernel, kernel
+from tests.framing.native import each_build
+
+__all__ = ["each_build"]
 
 TYPES = [
     pa.int64(),

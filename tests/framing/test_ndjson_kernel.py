@@ -14,7 +14,10 @@ from app.core.page import Page
 from app.framing.ndjson import NdjsonParse
 from app.framing.ndjson_kernel import NdjsonKernel, kernel
 from app.framing.ndjson_table import NdjsonTable
+from tests.framing.native import each_build
 from tests.framing.test_csv_kernel import TYPES, same
+
+__all__ = ["each_build"]
 
 # fmt: off
 WORDS = [

@@ -6,6 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.framing.quotes import Quoting
+from tests.framing.native import each_build
+
+__all__ = ["each_build"]
 
 
 def record_ends(text: bytes) -> list[int]:

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from app.framing import csv_write, json_text, row_text
 from app.framing.csv_write import CsvWrite
+from tests.framing.native import each_build
+
+__all__ = ["each_build"]
 
 OBJECT = pa.struct([("x", pa.int64()), ("y", pa.string())])
 # fmt: off

@@ -1,17 +1,20 @@
 """The library in C, which is built with the package (``hatch_build.py``); None where there was no compiler.
 
-It is called by ctypes, which gives the GIL up meanwhile. What uses it has a way without it.
+On x86-64 it is built twice: for every processor, and for those with AVX2. It is called by ctypes, which gives the GIL up
+meanwhile. What uses it has a way without it.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from importlib.resources import files
 
 _PLACE, _INT64, _INT32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _UINT64 = ctypes.c_uint64
 _CALLS: dict[str, tuple[type | None, ...]] = {
     # The result, then the arguments; what each is stands in the sources.
+    "weir_has_avx2": (_INT32,),
     "weir_csv_record_ends": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT64, _PLACE, _PLACE),
     "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
     "weir_csv_split_regular": (
@@ -161,15 +164,20 @@ class Panes(ctypes.Structure):
     ]
 
 
-def _load() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL(str(files(__package__).joinpath("libweir.so")))
-    except OSError:
-        return None
-    for name, (result, *arguments) in _CALLS.items():
-        call = getattr(library, name)
-        call.restype, call.argtypes = result, arguments
-    return library
+def _builds() -> Iterator[ctypes.CDLL]:
+    """Those that this processor runs, the fastest last."""
+    for name in ("libweir.so", "libweir-v3.so"):
+        try:
+            library = ctypes.CDLL(str(files(__package__).joinpath(name)))
+        except OSError:
+            return
+        for call_name, (result, *arguments) in _CALLS.items():
+            call = getattr(library, call_name)
+            call.restype, call.argtypes = result, arguments
+        yield library
+        if not library.weir_has_avx2():
+            return
 
 
-LIBRARY = _load()
+LIBRARIES = list(_builds())
+LIBRARY = LIBRARIES[-1] if LIBRARIES else None

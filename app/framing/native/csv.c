@@ -7,29 +7,12 @@
 
 #include <stdint.h>
 #include <string.h>
+#include "bytes64.h"
 #include "values.h"
 
 #define QUOTED 0x80000000u  /* in a start: the field stood in quotes */
 #define ESCAPED 0x80000000u /* in an end: there is a doubled quote in it */
 #define PLACE 0x7fffffffu
-
-/* Bit i is set where data[i] is one of two bytes, for the next 64. */
-static inline uint64_t marks(const uint8_t *data, uint8_t a, uint8_t b)
-{
-    uint64_t found = 0;
-#if defined(__SSE2__)
-    const __m128i wa = _mm_set1_epi8((char)a), wb = _mm_set1_epi8((char)b);
-    for (int i = 0; i < 4; i++) {
-        const __m128i chunk = _mm_loadu_si128((const __m128i *)(data + 16 * i));
-        const __m128i equal = _mm_or_si128(_mm_cmpeq_epi8(chunk, wa), _mm_cmpeq_epi8(chunk, wb));
-        found |= (uint64_t)(uint32_t)_mm_movemask_epi8(equal) << (16 * i);
-    }
-#else
-    for (int i = 0; i < 64; i++)
-        found |= (uint64_t)(data[i] == a || data[i] == b) << i;
-#endif
-    return found;
-}
 
 /* Walks over the places of marked bytes. */
 typedef struct {
@@ -42,17 +25,14 @@ typedef struct {
 
 static inline void load(walker *w)
 {
-    if (w->base + 64 <= w->size) {
-        w->bits = marks(w->data + w->base, w->delimiter, '\n') | marks(w->data + w->base, w->quote, '\r');
-    } else {
-        uint8_t last[64];
-        size_t left = w->size - w->base;
-        memset(last, 'x' == w->delimiter ? 'y' : 'x', sizeof last);
+    uint8_t last[64] = {0};
+    const size_t left = w->size - w->base;
+    if (left < 64)
         memcpy(last, w->data + w->base, left);
-        w->bits = marks(last, w->delimiter, '\n') | marks(last, w->quote, '\r');
-        if (left < 64)
-            w->bits &= (UINT64_C(1) << left) - 1;
-    }
+    const bytes64 here = bytes64_at(left < 64 ? last : w->data + w->base);
+    w->bits = marks(here, w->delimiter) | marks(here, '\n') | marks(here, w->quote) | marks(here, '\r');
+    if (left < 64)
+        w->bits &= (UINT64_C(1) << left) - 1;
 }
 
 /* The place of the next mark at or behind the walker; size if there is none. It is passed. */
@@ -67,14 +47,6 @@ static inline size_t next_mark(walker *w)
     size_t place = w->base + (size_t)__builtin_ctzll(w->bits);
     w->bits &= w->bits - 1;
     return place;
-}
-
-/* Bit i is set where an odd number of bits up to it is. */
-static inline uint64_t parity(uint64_t bits)
-{
-    for (int shift = 1; shift < 64; shift *= 2)
-        bits ^= bits << shift;
-    return bits;
 }
 
 /* Finds the fields of a block in which every quote opens or closes a field, or is one of two that stand for one
@@ -108,8 +80,9 @@ int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t deli
             chunk = last;
         }
         const uint64_t real = base + 64 > size ? (UINT64_C(1) << (size - base)) - 1 : UINT64_MAX;
-        const uint64_t commas = marks(chunk, comma, comma), lines = marks(chunk, '\n', '\n');
-        const uint64_t quotes = quote ? marks(chunk, mark, mark) : 0, returns = marks(chunk, '\r', '\r');
+        const bytes64 here = bytes64_at(chunk);
+        const uint64_t commas = marks(here, comma), lines = marks(here, '\n');
+        const uint64_t quotes = quote ? marks(here, mark) : 0, returns = marks(here, '\r');
         uint64_t outside = ~inside, found_returns = 0;
         if (quotes | inside) {
             const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
@@ -279,14 +252,14 @@ int64_t weir_csv_record_ends(const uint8_t *data, int64_t nbytes, int32_t delimi
             chunk = last;
             real = (UINT64_C(1) << (size - base)) - 1;
         }
-        const uint64_t lines = marks(chunk, '\n', '\n');
-        const uint64_t quotes = quote ? marks(chunk, (uint8_t)quote, (uint8_t)quote) : 0;
+        const bytes64 here = bytes64_at(chunk);
+        const uint64_t lines = marks(here, '\n'), quotes = quote ? marks(here, (uint8_t)quote) : 0;
         uint64_t bits = lines & real;
         if (quote) {
-            const uint64_t fields = lines | marks(chunk, (uint8_t)delimiter, (uint8_t)delimiter);
+            const uint64_t fields = lines | marks(here, (uint8_t)delimiter);
             if (quotes | inside | closed) {
                 const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
-                const uint64_t follows = fields | marks(chunk, '\r', '\r') | opening;
+                const uint64_t follows = fields | marks(here, '\r') | opening;
                 if (opening & ~((fields | closing) << 1 | before | closed) || (closing << 1 | closed) & ~follows)
                     return -1;
                 closed = closing >> 63;

@@ -7,9 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+
+#include "bytes64.h"
 
 #if defined(__SSE2__)
 /* Bit i is set where p[i], of 16, cannot stand for itself within a JSON text: quotes, backslashes, control characters. */
@@ -30,17 +29,10 @@ static inline int is_utf8(const uint8_t *data, int64_t nbytes)
     int64_t i = 0;
     while (i < nbytes) {
         uint64_t word;
-#if defined(__SSE2__)
-        if (i + 64 <= nbytes) {
-            const __m128i *at = (const __m128i *)(data + i);
-            const __m128i either = _mm_or_si128(_mm_or_si128(_mm_loadu_si128(at), _mm_loadu_si128(at + 1)),
-                                                _mm_or_si128(_mm_loadu_si128(at + 2), _mm_loadu_si128(at + 3)));
-            if (!_mm_movemask_epi8(either)) {
-                i += 64;
-                continue;
-            }
+        if (i + 64 <= nbytes && is_ascii(bytes64_at(data + i))) {
+            i += 64;
+            continue;
         }
-#endif
         if (i + 8 <= nbytes && (memcpy(&word, data + i, 8), !(word & UINT64_C(0x8080808080808080)))) {
             i += 8;
             continue;
