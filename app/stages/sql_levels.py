@@ -98,8 +98,10 @@ class Levels:
             return _WHOLE.format(rows=column("rows"))
         if function == "count":
             return _WHOLE.format(rows=column("valid"))
-        if function in ("min", "max"):
-            return f"{function}({column(function)})"
+        if function == "min":
+            return f"min({column('min')})"
+        if function == "max":
+            return f"max({column('max')})"
         total = f"sum({column('sum')})"
         if function == "sum":
             return f"CAST({total} AS HUGEINT)" if is_whole_number(index) else total
