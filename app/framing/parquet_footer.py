@@ -13,7 +13,8 @@ from app.framing.thrift import BINARY, I32, I64, LIST, STRUCT, binary, field, li
 _ROW_GROUPS, _COLUMN_ORDERS = 4, 7  # of FileMetaData
 _COLUMNS, _ROWS = 1, 3  # of RowGroup
 _META_DATA = 3  # of ColumnChunk
-_PHYSICAL_TYPE, _VALUES, _DECODED_BYTES, _CHUNK_BYTES, _DATA_PAGE, _DICTIONARY, _STATISTICS = 1, 5, 6, 7, 9, 11, 12
+_PHYSICAL_TYPE, _CODEC, _VALUES, _DECODED_BYTES, _CHUNK_BYTES, _DATA_PAGE, _DICTIONARY = 1, 4, 5, 6, 7, 9, 11
+_STATISTICS = 12
 _NULLS, _HIGH, _LOW = 3, 5, 6  # of Statistics; 1 and 2 are older bounds, whose order is not told
 _TYPE_ORDER = 1  # of ColumnOrder
 
@@ -22,7 +23,8 @@ _TYPE_ORDER = 1  # of ColumnOrder
 class Chunk:
     """A column chunk: where it begins in the file, its size there and decoded, and how many values it has.
 
-    ``statistics_at`` is where its statistics stand in the footer, 0 if it has none.
+    ``statistics_at`` is where its statistics stand in the footer, ``dictionary_at`` where its dictionary is said to
+    begin in the file; 0 if it has none. ``physical_type`` and ``codec`` are Parquet's numbers.
     """
 
     at: int
@@ -31,6 +33,8 @@ class Chunk:
     values: int
     physical_type: int
     statistics_at: int
+    dictionary_at: int
+    codec: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ def _row_group(footer: bytes, at: int, index: int) -> tuple[RowGroup, int]:
             offsets = [numbers[key] for key in (_DATA_PAGE, _DICTIONARY) if numbers.get(key)]
             if not offsets or _CHUNK_BYTES not in numbers:
                 raise ValueError("a column chunk is not described in the footer")
-            known = (numbers.get(key, 0) for key in (_DECODED_BYTES, _VALUES, _PHYSICAL_TYPE, _STATISTICS))
+            keys = (_DECODED_BYTES, _VALUES, _PHYSICAL_TYPE, _STATISTICS, _DICTIONARY, _CODEC)
+            known = (numbers.get(key, 0) for key in keys)
             chunks.append(Chunk(min(offsets), numbers[_CHUNK_BYTES], *known))
     return RowGroup(index, rows, chunks), at + 1
 
