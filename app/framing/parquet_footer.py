@@ -108,6 +108,7 @@ def statistics_of(footer: bytes, chunk: Chunk) -> Statistics:
 def _row_group(footer: bytes, at: int, index: int) -> tuple[RowGroup, int]:
     """The RowGroup at ``at``, and where it ends."""
     chunks: list[Chunk] = []
+    is_described = True
     rows = last = 0
     while footer[at]:
         last, kind, at = field(footer, at, last)
@@ -121,11 +122,12 @@ def _row_group(footer: bytes, at: int, index: int) -> tuple[RowGroup, int]:
         for _ in range(count):
             numbers, at = _chunk_numbers(footer, at, {})
             offsets = [numbers[key] for key in (_DATA_PAGE, _DICTIONARY) if numbers.get(key)]
-            if not offsets or _CHUNK_BYTES not in numbers:
-                raise ValueError("a column chunk is not described in the footer")
+            is_described = is_described and bool(offsets) and _CHUNK_BYTES in numbers
             keys = (_DECODED_BYTES, _VALUES, _PHYSICAL_TYPE, _STATISTICS, _DICTIONARY, _CODEC)
             known = (numbers.get(key, 0) for key in keys)
-            chunks.append(Chunk(min(offsets), numbers[_CHUNK_BYTES], *known))
+            chunks.append(Chunk(min(offsets, default=0), numbers.get(_CHUNK_BYTES, 0), *known))
+    if rows and not is_described:  # without rows there may be no pages
+        raise ValueError("a column chunk is not described in the footer")
     return RowGroup(index, rows, chunks), at + 1
 
 

@@ -304,6 +304,13 @@ def test_a_broken_footer_never_does_worse_than_a_refusal() -> None:
     assert codes <= {"", "corrupt_input", "truncated_input", "page_too_large", "unsupported_type"}
 
 
+@pytest.mark.parametrize("kind", [Near, Far])
+def test_a_row_group_without_rows_needs_no_pages(kind: type[Near | Far]) -> None:
+    table = pa.table({"yes": pa.array([], pa.bool_()), "n": pa.array([], pa.int64())})
+    assert pq.ParquetFile(io.BytesIO(parquet(table))).metadata.num_row_groups == 1
+    assert read(kind(parquet(table)), Needs()).equals(table)
+
+
 def test_statistics_are_read_as_arrow_reads_them() -> None:
     table = pa.table(
         {"n": pa.array([5, None, -7], pa.int64()), "s": ["b", "a", None], "none": pa.array([None] * 3, pa.int8())}
