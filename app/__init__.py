@@ -69,6 +69,9 @@ Decisions, and what was not chosen
   (``framing/widening``): to guess from more of the start would only be wrong later.
 * Of a Parquet file only those columns and row groups are read that the steps can use, which their text tells
   (``stages/needs``): pushing steps down into a reader would make a second engine of it. Where in doubt, all is read.
+* A plain Parquet file on disk is read by a query that needs all rows itself (``framing/parquet_scan``): to DuckDB it costs
+  a third of its record batches. It reads all rows of it, in order, on one thread, and nothing is pushed down: so sums of
+  floats stay the same, and NaN, which a file's bounds leave out, stays the largest number.
 * What is far away is fetched in ranges that are known beforehand, not read ahead by guessing: a footer tells them all.
 * Workers share the database of runs and nothing else: one stream is no faster by a second process, so what they share
   need not be fast. Their metrics are summed by asking over UNIX sockets (``web/siblings``).

@@ -15,7 +15,7 @@ import app.framing.json as json
 import app.framing.lines as lines
 import app.framing.ndjson as ndjson
 import app.framing.parquet as parquet
-import app.framing.parquet_pages as parquet_pages
+import app.framing.parquet_scan as parquet_scan
 from app.core.errors import Refusal, known
 from app.core.interfaces import RandomAccess, Stage
 from app.core.page import Page
@@ -30,7 +30,8 @@ class ReadOptions:
     type the user has set. ``whole_bytes``: what may be held of a piece that cannot be cut (an Arrow message, the
     columns of a Parquet row group). ``needs``: what will be used; a format that can leaves the rest unread, and tells
     ``passed_over`` how many rows that are. ``reading``: the user's ``READING_WORDS``. ``survey``: what a first pass has
-    found once the first page comes, where there is one."""
+    found once the first page comes, where there is one. ``scan_grows``: set where a query gets the pages that may read a
+    file by itself (see ``FileScan``), to how many times the bytes of rows it has in hand."""
 
     page_bytes: int
     max_line_bytes: int
@@ -40,6 +41,7 @@ class ReadOptions:
     passed_over: PassedOver = field(default_factory=PassedOver)
     reading: Mapping[str, str] = field(default_factory=dict)
     survey: Survey | None = None
+    scan_grows: float | None = None
 
 
 COMPRESSIONS = ("snappy", "zstd", "gzip", "lz4", "none")
@@ -160,8 +162,13 @@ FORMATS: dict[str, Format] = {
             lambda o: parquet.writer(
                 page_bytes=o.page_bytes, row_group_bytes=_ROW_GROUP_PAGES * o.page_bytes, compression=o.compression
             ),
-            lambda input, o: parquet_pages.batches(
-                input, page_bytes=o.page_bytes, memory_bytes=o.whole_bytes, needs=o.needs, passed_over=o.passed_over
+            lambda input, o: parquet_scan.pages(
+                input,
+                page_bytes=o.page_bytes,
+                memory_bytes=o.whole_bytes,
+                needs=o.needs,
+                passed_over=o.passed_over,
+                scan_grows=o.scan_grows,
             ),
         ),
     )

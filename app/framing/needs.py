@@ -44,9 +44,11 @@ class Needs:
 
 
 class PassedOver:
-    """Counts the rows that were not read because a condition ruled them out."""
+    """Counts what no page tells: the rows that were not read because a condition ruled them out, and about how many bytes
+    a query read by itself (see ``FileScan``)."""
 
     rows = 0
+    scanned_bytes = 0
 
 
 ALL = Needs()

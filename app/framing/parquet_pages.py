@@ -53,14 +53,14 @@ def batches(
     held_bytes = memory_bytes // _HELD_SHARE
     windows = None if isinstance(input, OnDisk) else Windows(input, held_bytes=held_bytes)
     with pa.OSFile(input.path) if isinstance(input, OnDisk) else pa.PythonFile(windows, "r") as source:
-        footer_bytes = _check_ends(source, memory_bytes)
+        footer_bytes = check_ends(source, memory_bytes)
         room_bytes = memory_bytes - _HEAP_PER_FOOTER_BYTE * footer_bytes - 4 * page_bytes
         if windows is not None:
             room_bytes -= windows.hold_end(footer_bytes + 8)
         try:
             file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
             footer = source.read_at(footer_bytes, source.size() - 8 - footer_bytes)
-            selection = _selected(file.schema_arrow, footer, needs)
+            selection = selected(file.schema_arrow, footer, needs)
             rows = _Rows(file, selection, page_bytes, memory_bytes)
             kept = selection.kept(footer, file.num_row_groups, passed_over or PassedOver())
             for lot in _lots(kept, held_bytes) if windows is not None else ([group] for group in kept):
@@ -78,7 +78,7 @@ def batches(
 
 
 @dataclass(frozen=True, slots=True)
-class _Selection:
+class Selection:
     """What is read: the fields of ``schema``, their leaves, and what rules row groups out: a condition, its column's
     leaf and type, and whether the leaf's bounds are in order."""
 
@@ -106,12 +106,13 @@ class _Selection:
         return ruled_out(condition, type_, chunk.physical_type, statistics, chunk.values, ordered=ordered)
 
 
-def _selected(schema: pa.Schema, footer: bytes, needs: Needs) -> _Selection:
+def selected(schema: pa.Schema, footer: bytes, needs: Needs) -> Selection:
+    """What ``needs`` asks of a file with this ``schema`` and ``footer``."""
     counts = list(leaf_counts(schema))
     starts = [0, *accumulate(counts)]
     first = next(row_groups(footer), None)
     if first is None or len(first.chunks) != starts[-1]:
-        return _Selection(schema, None, [])
+        return Selection(schema, None, [])
     fields = needed_fields(needs, schema)
     if not fields and counts:
         # Rows are counted by some column: the smallest.
@@ -125,15 +126,15 @@ def _selected(schema: pa.Schema, footer: bytes, needs: Needs) -> _Selection:
             leaf = starts[index]
             conditions.append((condition, leaf, schema.field(index).type, leaf in ordered))
     if len(fields) == len(schema):
-        return _Selection(schema, None, conditions)
+        return Selection(schema, None, conditions)
     leaves = [leaf for index in fields for leaf in range(starts[index], starts[index + 1])]
-    return _Selection(pa.schema([schema.field(index) for index in fields], schema.metadata), leaves, conditions)
+    return Selection(pa.schema([schema.field(index) for index in fields], schema.metadata), leaves, conditions)
 
 
 class _Rows:
     """The rows of one row group after the other. ``given`` counts them."""
 
-    def __init__(self, file: pq.ParquetFile, selection: _Selection, page_bytes: int, memory_bytes: int) -> None:
+    def __init__(self, file: pq.ParquetFile, selection: Selection, page_bytes: int, memory_bytes: int) -> None:
         self.cutter = Cutter(selection.schema, page_bytes=page_bytes)
         self.given = 0
         self._given_bytes = 0
@@ -185,8 +186,8 @@ def _lots(groups: Iterable[RowGroup], held_bytes: int) -> Iterator[list[RowGroup
         yield lot
 
 
-def _check_ends(source: pa.NativeFile, memory_bytes: int) -> int:
-    """The footer's size, if the file has one that fits into a fifth of the memory."""
+def check_ends(source: pa.NativeFile, memory_bytes: int) -> int:
+    """The footer's size, if the file has one that fits into a fifth of the memory; refuses it as ``batches`` does."""
     size = source.size()
     end = source.read_at(min(8, size), max(0, size - 8))
     nbytes = int.from_bytes(end[:4], "little")

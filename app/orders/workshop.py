@@ -208,6 +208,7 @@ def account_of(built: Built, spooled_bytes: Callable[[], int] = lambda: 0) -> Ac
         rejected=lambda: built.rejected,
         spooled_bytes=lambda: spooled_bytes() + built.spilled_bytes,
         passed_over=lambda: built.passed_over.rows,
+        scanned_bytes=lambda: built.passed_over.scanned_bytes,
     )
 
 

@@ -23,8 +23,9 @@ from app.plan.plan import Plan
 from app.stages import StageContext
 from app.stages.lookup import Lookup
 from app.stages.needs import needs
-from app.stages.sql import is_whole
+from app.stages.sql import Query, is_whole
 from app.stages.sql_engine import QueryOptions
+from app.stages.sql_totals import GroupColumns
 from app.stages.tolerance import Tolerance
 
 _LEAST_PAGE_BYTES = 64 * 1024
@@ -137,7 +138,9 @@ def build(
             f"{source.name} is compressed inside and is read from its end: send it as it is, without"
             " Content-Encoding or steps on its bytes",
         )
+    rows = row_stages(between, context, options.query)
     if source.read_file is not None:
+        read_options = replace(read_options, scan_grows=_scan_grows(rows))
         read_file = _reading(source.read_file, read_options)
         outside_bytes = options.whole_bytes
     if source.survey is not None and plan.reading.get("infer") == "full":
@@ -151,7 +154,6 @@ def build(
         outside_bytes = first_pass_bytes(first_pass, 2 * options.page_bytes)
     reader: list[Stage | Operator] = [*source.read(read_options)] if source.read is not None else []
     head = [*intake, *reader, tolerance]
-    rows = row_stages(between, context, options.query)
     assert target.write is not None
     writer: list[Stage | Operator] = [*target.write(WriteOptions(options.page_bytes, plan.compression or "snappy"))]
     tail = plain_stages(after, target, context, max_line_bytes=options.max_line_bytes) + encoders
@@ -168,6 +170,12 @@ def build(
         passed_over=passed_over,
         cuts=read_file is not None or isinstance(head[0], TableCut | LineCut | Decompress),
     )
+
+
+def _scan_grows(rows: Sequence[Stage | Operator]) -> float | None:
+    """See ``ReadOptions``: of the query that the input goes to, before any other step."""
+    reader = rows[2] if rows and isinstance(rows[0], GroupColumns) else rows[0] if rows else None
+    return reader.scan_grows if isinstance(reader, Query) else None
 
 
 def _reading(

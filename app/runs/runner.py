@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.core.budget import Budget
@@ -34,7 +34,8 @@ class Account:
     """How a run's rows and overflow are counted, which the flow by itself cannot know.
 
     ``rows_in`` and ``rows_out`` are stage indices as in ``Built``; ``rejected`` (rows by code), ``passed_over`` (rows
-    that count as rows in though none had to be read) and ``spooled_bytes`` look figures up.
+    that count as rows in though none had to be read), ``scanned_bytes`` (bytes that were read by no page) and
+    ``spooled_bytes`` look figures up.
     """
 
     rows_in: int | None = None
@@ -42,6 +43,7 @@ class Account:
     rejected: Callable[[], Mapping[str, int]] = dict
     spooled_bytes: Callable[[], int] = lambda: 0
     passed_over: Callable[[], int] = lambda: 0
+    scanned_bytes: Callable[[], int] = lambda: 0
 
 
 Settle = Callable[[Receipt | None], Coroutine[Any, Any, None]]
@@ -75,7 +77,7 @@ class Runner:
             seen = flow.statistics()
             rows_read = None if account.rows_in is None else seen.stages[account.rows_in].rows_out
             return Progressed(
-                statistics=seen,
+                statistics=replace(seen, input_bytes=seen.input_bytes + account.scanned_bytes()),
                 rows_in=None if rows_read is None else rows_read + account.passed_over(),
                 rows_out=None if account.rows_out is None else seen.stages[account.rows_out].rows_in,
                 rejected=dict(account.rejected()),

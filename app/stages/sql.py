@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from app.core.page import Page, Reject
+from app.framing.parquet_scan import FileScan
 from app.stages.sql_binding import Bound, bind
 from app.stages.sql_clause import steps_of
 from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptions, open_engine
+from app.stages.sql_file import FileFeed
 from app.stages.sql_growth import growth
 from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_parser import open_parser
@@ -98,6 +101,11 @@ class Query:
         """See ``Modest``."""
         return max(0, self._whole_bytes - _LEAST_WHOLE_BYTES)
 
+    @property
+    def scan_grows(self) -> float | None:
+        """See ``ReadOptions``: whoever has to see the whole input can read it from a file."""
+        return self.grows if self._is_whole else None
+
     def interrupt(self) -> None:
         """See ``Interruptible``. A thread that waits for its input is woken by that."""
         with self._guard:
@@ -106,8 +114,14 @@ class Query:
 
     def run(self, pages: Iterator[Page]) -> Iterator[Page]:
         """The output for the whole stream. What ``pages`` raises comes out as it is."""
-        feed = _Feed(pages, self._page_bytes)
-        connection = self._connect()
+        first = next(pages)
+        if isinstance(first.payload, FileScan):
+            with FileFeed(first.payload, pages) as file:
+                yield from self._through(file, self._connect(file))
+        else:
+            yield from self._through(_Feed(chain((first,), pages), self._page_bytes), self._connect())
+
+    def _through(self, feed: _Feed | FileFeed, connection: duckdb.DuckDBPyConnection) -> Iterator[Page]:
         with self._guard:
             self._running = connection
         try:
@@ -117,17 +131,19 @@ class Query:
                 self._running = None
             connection.close()
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
+    def _connect(self, file: FileFeed | None = None) -> duckdb.DuckDBPyConnection:
+        memory_bytes = (self._whole_bytes or MEMORY_LIMIT_BYTES) + int(4 * self.grows * self._page_bytes)
         options = self._options
         return open_engine(
-            memory_bytes=(self._whole_bytes or MEMORY_LIMIT_BYTES) + int(4 * self.grows * self._page_bytes),
+            memory_bytes=memory_bytes + (0 if file is None else file.memory_bytes),
             threads=self._threads,
             temp_directory=options.temp_directory,
             spill_bytes=options.spill_bytes,
+            allow=None if file is None else file.allow,
         )
 
-    def _results(self, connection: duckdb.DuckDBPyConnection, feed: _Feed) -> Iterator[Page]:
-        connection.register("input", pa.RecordBatchReader.from_batches(feed.schema, feed.batches()))
+    def _results(self, connection: duckdb.DuckDBPyConnection, feed: _Feed | FileFeed) -> Iterator[Page]:
+        feed.register(connection)
         found = self._grouped.bound.query if self._grouped is not None else None
         bound = found or bind(connection, self._clauses, feed.schema.names)
         row_bytes = feed.row_bytes * max(1.0, self._growth.row) + self._growth.row_bytes
@@ -169,7 +185,11 @@ class _Feed:
         self.rejects: list[Reject] = []
         self._failure: BaseException | None = None
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def register(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make it the relation ``input``."""
+        connection.register("input", pa.RecordBatchReader.from_batches(self.schema, self._batches()))
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, in batches of two pages at most. DuckDB calls it, from whatever thread it likes."""
         try:
             while self._waiting is not None:

@@ -211,6 +211,11 @@ def _missing(clause: Clause, byte: int, name: str, columns: Sequence[str]) -> Re
     return clause.refusal(byte, f"there is no column {name!r}{suggest(name, columns)}; columns are {told}{more}")
 
 
+def reason_of(error: Exception) -> str:
+    """What DuckDB's ``error`` says, without advice and traces."""
+    return _told(error).reason
+
+
 @dataclass(frozen=True)
 class _Told:
     """DuckDB's error: its kind, the first line of its text, the place in the query, a column that is not there."""

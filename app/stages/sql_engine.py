@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -40,9 +40,14 @@ class QueryOptions:
 
 
 def open_engine(
-    *, memory_bytes: int, threads: int = 1, temp_directory: str = "", spill_bytes: int = 0
+    *,
+    memory_bytes: int,
+    threads: int = 1,
+    temp_directory: str = "",
+    spill_bytes: int = 0,
+    allow: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """An instance of its own, which takes 30 ms."""
+    """An instance of its own, which takes 30 ms. ``allow`` is called before everything outside is forbidden for good."""
     # For one thread DuckDB gets two, both of them "external": it starts none, and the caller's does all the work. Told of
     # one, it would gather the rows of a selective filter until they are 2,048, and those of a batch until they are as many
     # as asked for, over any number of pages and however large rows are. Told of two it never gathers over more than one
@@ -70,6 +75,8 @@ def open_engine(
     if temp_directory:
         connection.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
     connection.execute("SET TimeZone = 'UTC'")
+    if allow is not None:
+        allow(connection)
     # Not in the configuration above, because there it may come before temp_directory and forbid it.
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -12,6 +12,7 @@ import pyarrow.types as pt
 
 from app.core.page import Page
 from app.framing.batches import empty_batch, table_page
+from app.framing.parquet_scan import FileScan
 from app.stages.groups import Groups, Kind, Total, supported
 from app.stages.sql_binding import Bound, Piece, bind, plain
 from app.stages.sql_bound_rows import BoundRows
@@ -31,18 +32,20 @@ _QUICK_ROWS = 2000
 
 class Grouped:
     """What the parts of one query know of it. Once the first page has come it is ``bound``; where its types are such that
-    it cannot be taken apart there are no ``rows``, and the input goes to ``Query`` as it is."""
+    it cannot be taken apart, and where ``Query`` may read a file itself, there are no ``rows``, and the input goes to it as
+    it is."""
 
     def __init__(self, levels: Levels) -> None:
         self.levels = levels
         self._binding = threading.Lock()
         self._bound: _Bound | None = None
 
-    def bound_to(self, schema: pa.Schema) -> _Bound:
+    def bound_to(self, page: Page) -> _Bound:
         """With the columns of the input. Raises ``bad_sql``."""
         with self._binding:
             if self._bound is None:
-                self._bound = _bound(self.levels, fed_schema(schema))
+                is_file = isinstance(page.payload, FileScan)
+                self._bound = _Bound() if is_file else _bound(self.levels, fed_schema(page.payload.schema))
             return self._bound
 
     @property
@@ -82,7 +85,7 @@ class GroupColumns:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """What is needed of the rows of ``page``."""
-        rows = self._grouped.bound_to(page.payload.schema).rows
+        rows = self._grouped.bound_to(page).rows
         if rows is None:
             yield page
             return

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,10 @@ ALLOWED_MIB = 64
 ROWS, REPEAT = 5_000_000, 10_000
 """Values but the ``id`` are the same every ``REPEAT`` rows, so that they are made once."""
 
+GROUPED = (
+    "SELECT qty, count(*) AS n, sum(id)::BIGINT AS ids, max(length(text)) AS longest FROM input"
+    " GROUP BY qty ORDER BY qty NULLS LAST"
+)
 ANSWERS = {
     "from=parquet&to=csv": (
         b"id,qty,text\n",
@@ -32,6 +37,11 @@ ANSWERS = {
         b"",
         "SELECT * FROM input WHERE qty > 40 OR qty IS NULL",
         "FORMAT json",
+    ),
+    f"from=parquet&sql={quote(GROUPED)}&to=csv": (
+        b"qty,n,ids,longest\n",
+        GROUPED,
+        "FORMAT csv, HEADER false",
     ),
 }
 """By query: what the answer begins with, and how DuckDB makes the rest."""
