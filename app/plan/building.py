@@ -25,7 +25,8 @@ from app.stages.lookup import Lookup
 from app.stages.needs import needs
 from app.stages.sql import Query, is_whole
 from app.stages.sql_engine import QueryOptions
-from app.stages.sql_totals import GroupColumns
+from app.stages.sql_rows import RowQuery
+from app.stages.sql_totals import GroupColumns, GroupTotals
 from app.stages.tolerance import Tolerance
 
 _LEAST_PAGE_BYTES = 64 * 1024
@@ -173,8 +174,8 @@ def build(
 
 
 def _scan_grows(rows: Sequence[Stage | Operator]) -> float | None:
-    """See ``ReadOptions``: of the query that the input goes to, before any other step."""
-    reader = rows[2] if rows and isinstance(rows[0], GroupColumns) else rows[0] if rows else None
+    """See ``ReadOptions``: of the query that the input comes to, before any step that is not part of it."""
+    reader = next((stage for stage in rows if not isinstance(stage, RowQuery | GroupColumns | GroupTotals)), None)
     return reader.scan_grows if isinstance(reader, Query) else None
 
 

@@ -104,10 +104,10 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
                 grouped = Grouped(grouping)
                 stages.append(GroupColumns(grouped, page_bytes=context.page_bytes))
                 stages.append(GroupTotals(grouped, page_bytes=context.page_bytes))
-                stages.append(Query(clauses[:1], query, grouped))
+                stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
                 del clauses[:1]
             elif clauses:
-                stages.append(Query(clauses, query))
+                stages.append(Query(tuple(clauses), query, before=on_workers))
                 clauses.clear()
 
     for planned in steps:

@@ -125,8 +125,8 @@ def _added(kind: str, state: Any, value: Any) -> Any:
     if not state:
         return (value,)
     less, more = (value, state[0]) if kind == "min" else (state[0], value)
-    is_better = less < more or (more != more and less == less)
-    return (value,) if is_better else state
+    is_worse = more < less or (less != less and more == more)  # of 0.0 and -0.0 the later one is taken, as in DuckDB
+    return state if is_worse else (value,)
 
 
 def _listed(array: pa.Array) -> list[Any]:

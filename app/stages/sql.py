@@ -13,7 +13,7 @@ import pyarrow as pa
 from app.core.page import Page, Reject
 from app.framing.parquet_scan import FileScan
 from app.stages.sql_binding import Bound, bind
-from app.stages.sql_clause import steps_of
+from app.stages.sql_clause import Clause, steps_of
 from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptions, open_engine
 from app.stages.sql_file import FileFeed
 from app.stages.sql_growth import growth
@@ -65,16 +65,23 @@ class Query:
     what has to be remembered outgrows memory or disk.
 
     ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives.
+    ``before`` are clauses of which stages before it take care, but not where it reads a file itself.
     """
 
     name = "sql"
 
     def __init__(
-        self, clauses: Sequence[tuple[str, str]], options: QueryOptions, grouped: Grouped | None = None
+        self,
+        clauses: Sequence[tuple[str, str]],
+        options: QueryOptions,
+        *,
+        before: Sequence[tuple[str, str]] = (),
+        grouped: Grouped | None = None,
     ) -> None:
+        self._before = [parse(kind, text) for kind, text in before]
         self._grouped = grouped
         self._clauses = [parse(kind, text) for kind, text in clauses]
-        self._growth = growth(self._clauses)
+        self._growth = growth([*self._before, *self._clauses])
         self._page_bytes = options.page_bytes
         self._options = options
         self._is_whole = any(clause.is_whole for clause in self._clauses)
@@ -117,15 +124,17 @@ class Query:
         first = next(pages)
         if isinstance(first.payload, FileScan):
             with FileFeed(first.payload, pages) as file:
-                yield from self._through(file, self._connect(file))
+                yield from self._through(file, self._connect(file), [*self._before, *self._clauses])
         else:
-            yield from self._through(_Feed(chain((first,), pages), self._page_bytes), self._connect())
+            yield from self._through(_Feed(chain((first,), pages), self._page_bytes), self._connect(), self._clauses)
 
-    def _through(self, feed: _Feed | FileFeed, connection: duckdb.DuckDBPyConnection) -> Iterator[Page]:
+    def _through(
+        self, feed: _Feed | FileFeed, connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause]
+    ) -> Iterator[Page]:
         with self._guard:
             self._running = connection
         try:
-            yield from self._results(connection, feed)
+            yield from self._results(connection, feed, clauses)
         finally:
             with self._guard:
                 self._running = None
@@ -142,10 +151,12 @@ class Query:
             allow=None if file is None else file.allow,
         )
 
-    def _results(self, connection: duckdb.DuckDBPyConnection, feed: _Feed | FileFeed) -> Iterator[Page]:
+    def _results(
+        self, connection: duckdb.DuckDBPyConnection, feed: _Feed | FileFeed, clauses: Sequence[Clause]
+    ) -> Iterator[Page]:
         feed.register(connection)
         found = self._grouped.bound.query if self._grouped is not None else None
-        bound = found or bind(connection, self._clauses, feed.schema.names)
+        bound = found or bind(connection, clauses, feed.schema.names)
         row_bytes = feed.row_bytes * max(1.0, self._growth.row) + self._growth.row_bytes
         rows = max(1, int(self._page_bytes / row_bytes))
         reader = feed.guard(bound, lambda: connection.sql(bound.sql).to_arrow_reader(rows))

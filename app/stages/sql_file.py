@@ -78,7 +78,7 @@ class FileFeed:
         try:
             return call()
         except Exception as error:
-            trouble, reason = bound.failure(error, self.rows), reason_of(error)
+            trouble, reason = bound.failure(error, f"among the {self.rows:,} rows of the file"), reason_of(error)
         if trouble.code not in _ROOM_OF_ITS_OWN and trouble.position is None:
             self._look_again()
             if self._path in reason or "parquet" in reason.lower():

@@ -46,7 +46,10 @@ class RowQuery:
         self._binding = threading.Lock()
 
     def feed(self, page: Page) -> Iterator[Page]:
-        """What the rows of ``page`` become; an empty page if none is left."""
+        """What the rows of ``page`` become; an empty page if none is left. What is no rows goes on to a ``Query``."""
+        if not isinstance(page.payload, pa.RecordBatch):
+            yield page
+            return
         bound = self._bound_to(page.payload.schema)
         batch = fitted(page.payload, bound.fed)
         made = bound.made_of(batch, self.grows * self._page_bytes)

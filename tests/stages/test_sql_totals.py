@@ -68,7 +68,7 @@ def in_levels(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
         yield from run_stages(stages, pages)
 
     try:
-        return outcome(list(Query([clause], OPTIONS, grouped).run(totals())))
+        return outcome(list(Query([clause], OPTIONS, grouped=grouped).run(totals())))
     except Refusal as refusal:
         return outcome(refusal)
 
@@ -143,6 +143,14 @@ def test_sums_beyond_64_bits_are_exact() -> None:
 )
 def test_what_is_taken_apart(clause: tuple[str, str], is_apart: bool) -> None:
     assert (levels(parse(*clause)) is not None) is is_apart
+
+
+def test_of_two_zeros_the_later_one_is_the_least() -> None:
+    for values in ([-0.0, 0.0], [0.0, -0.0], [float("nan"), 0.0, -0.0, 5.0]):
+        for type_ in (pa.float32(), pa.float64()):
+            table = pa.RecordBatch.from_pydict({"x": pa.array(values, type_)})
+            clause = ("aggregate", "min(x) AS least, max(x) AS most")
+            assert in_levels(clause, paged(table, 2)) == by_query(clause, paged(table, 2))
 
 
 def test_only_totals_come_to_the_query() -> None:

@@ -324,6 +324,7 @@ static int64_t assign(table *t, const column *keys, const int64_t *leads, int64_
 /* A NaN is greater than any other number. */
 #define LESS(a, b) ((a) < (b))
 #define LESS_FLOAT(a, b) ((a) < (b) || ((b) != (b) && (a) == (a)))
+#define NOT_MORE(a, b) (!LESS_FLOAT(b, a)) /* of 0.0 and -0.0 the later one is taken, as in DuckDB */
 
 /* What is done with each value that is not null. */
 #define EACH(type, what)                                                                                               \
@@ -410,9 +411,9 @@ static int64_t extreme(const total *of, int64_t first, int64_t rows, const int32
     case UNSIGNED << 8 | 8:
         EXTREME(uint64_t, LESS)
     case FLOATING << 8 | 4:
-        EXTREME(float, LESS_FLOAT)
+        EXTREME(float, NOT_MORE)
     default:
-        EXTREME(double, LESS_FLOAT)
+        EXTREME(double, NOT_MORE)
     }
 }
 
