@@ -35,6 +35,7 @@ class _Fields:
     step: int
     quote: int
     returns: int
+    doubled: int
     room: pa.Buffer
 
 
@@ -61,6 +62,8 @@ class CsvKernel:
         self._width = len(names)
         self._places = [names.index(column.field.name) for column in columns]
         self._slots = (ctypes.c_int32 * len(names))(*(slots.get(name, -1) for name in names))
+        texts = {column.field.name for column in columns if column.kind.code == STRING}
+        self._text_slots = (ctypes.c_int32 * len(names))(*(slots[name] if name in texts else -1 for name in names))
         self._delimiter = delimiter
         self._quote = quote
         self._most_bytes = most_bytes
@@ -79,14 +82,15 @@ class CsvKernel:
             return None
         seen, nbytes = ctypes.c_int32(), (ctypes.c_int64 * len(self._columns))()
         rows = self._library.weir_csv_split_regular(
-            *(text.address, text.size, self._delimiter, self._quote, self._width, self._slots),
+            *(text.address, text.size, self._delimiter, self._quote, self._width, self._text_slots),
             *(most_ends, room.address, ctypes.addressof(seen), nbytes),
         )
         if rows < 0:
             return None
         places = [(room.address + 4 * place, room.address + 4 * (place + 1)) for place in self._places]
         quote = self._quote if seen.value & 1 else 0
-        return _Fields(rows, places, nbytes, self._width, 1, quote, seen.value >> 1, room)
+        returns, doubled = seen.value >> 1 & 1, seen.value >> 2
+        return _Fields(rows, places, nbytes, self._width, 1, quote, returns, doubled, room)
 
     def _irregular(self, text: pa.Buffer, most_rows: int) -> _Fields | None:
         """By the starts and ends of those fields that are wanted: with blank lines, and quotes that stand for themselves."""
@@ -101,7 +105,7 @@ class CsvKernel:
         if rows < 0:
             return None
         starts = [room.address + 8 * most_rows * slot for slot in range(len(self._columns))]
-        return _Fields(rows, [(start, start + 4) for start in starts], nbytes, 2, 0, self._quote, 0, room)
+        return _Fields(rows, [(start, start + 4) for start in starts], nbytes, 2, 0, self._quote, 0, 0, room)
 
     def _room(self, nbytes: int) -> pa.Buffer | None:
         return pa.allocate_buffer(nbytes) if nbytes <= self._most_bytes else None
@@ -118,8 +122,8 @@ class CsvKernel:
             place.returns = found.returns if self._places[slot] == self._width - 1 else 0
             validity = room.want((rows + 7) // 8)
             if kind.code == STRING:
-                # A text may be written 16 bytes at a time.
-                places.append([validity, room.want(4 * (rows + 1)), room.want(found.nbytes[slot] + 16)])
+                # A text may be written 32 bytes at a time.
+                places.append([validity, room.want(4 * (rows + 1)), room.want(found.nbytes[slot] + 32)])
             else:
                 places.append([validity, room.want(int((rows + 7) * kind.value_bytes))])
         address = room.make()
@@ -127,7 +131,7 @@ class CsvKernel:
             place.validity, place.values = address + validity[0], address + parts[-1][0]
             place.offsets = address + parts[0][0] if len(parts) > 1 else None
         failed = self._library.weir_csv_columns(
-            text.address, text.size, found.stride, found.step, found.quote, rows, count, made
+            *(text.address, text.size, found.stride, found.step, found.quote, found.doubled, rows, count, made)
         )
         if failed:
             return None

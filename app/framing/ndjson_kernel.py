@@ -88,7 +88,7 @@ class NdjsonKernel:
         rows = self._library.weir_json_rows(text.address, text.size, nodes, len(nodes), lines)
         if rows < 0:
             return None
-        text_places = {i: (texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 16)) for i in self._strings}
+        text_places = {i: (texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 32)) for i in self._strings}
         if text_places:
             texts_at = texts.make()
             for index, (offsets, characters) in text_places.items():

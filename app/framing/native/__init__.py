@@ -29,7 +29,7 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_groups_keys": (None, _PLACE, _PLACE),
     "weir_groups_total": (_INT32, _PLACE, _PLACE, _PLACE, _INT32),
     "weir_panes": (_INT64, _PLACE, _PLACE, _INT64, _PLACE),
-    "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT64, _INT32, _PLACE),
+    "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT32, _INT64, _INT32, _PLACE),
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_rows_bytes": (_INT64, _PLACE, _INT32, _INT64, _INT32, _INT32),

@@ -55,20 +55,28 @@ static inline uint64_t marks(bytes64 of, uint8_t byte)
     return found;
 }
 
-static inline int is_ascii(bytes64 of)
+/* Whether all are ASCII, and none of them is byte. */
+static inline int is_ascii_without(bytes64 of, uint8_t byte)
 {
 #if defined(__AVX2__)
-    return !_mm256_movemask_epi8(_mm256_or_si256(of.parts[0], of.parts[1]));
+    const __m256i it = _mm256_set1_epi8((char)byte);
+    const __m256i equal = _mm256_or_si256(_mm256_cmpeq_epi8(of.parts[0], it), _mm256_cmpeq_epi8(of.parts[1], it));
+    return !_mm256_movemask_epi8(_mm256_or_si256(equal, _mm256_or_si256(of.parts[0], of.parts[1])));
 #elif defined(__SSE2__)
-    return !_mm_movemask_epi8(
-        _mm_or_si128(_mm_or_si128(of.parts[0], of.parts[1]), _mm_or_si128(of.parts[2], of.parts[3])));
+    const __m128i it = _mm_set1_epi8((char)byte);
+    __m128i found = _mm_setzero_si128();
+    for (int i = 0; i < 4; i++)
+        found = _mm_or_si128(found, _mm_or_si128(of.parts[i], _mm_cmpeq_epi8(of.parts[i], it)));
+    return !_mm_movemask_epi8(found);
 #else
-    uint8_t either = 0;
+    int found = 0;
     for (int i = 0; i < 64; i++)
-        either |= of.parts[i];
-    return either < 0x80;
+        found |= of.parts[i] >= 0x80 || of.parts[i] == byte;
+    return !found;
 #endif
 }
+
+static inline int is_ascii(bytes64 of) { return is_ascii_without(of, 0x80); }
 
 /* Where an odd number of bits stands, from the first one up to here. */
 static inline uint64_t parity(uint64_t bits)

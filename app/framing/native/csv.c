@@ -13,6 +13,7 @@
 #define QUOTED 0x80000000u  /* in a start: the field stood in quotes */
 #define ESCAPED 0x80000000u /* in an end: there is a doubled quote in it */
 #define PLACE 0x7fffffffu
+#define ROWS_AT_ONCE 256 /* of which all columns are made: the text is in the processor's caches then; a multiple of 8 */
 
 /* Walks over the places of marked bytes. */
 typedef struct {
@@ -49,61 +50,70 @@ static inline size_t next_mark(walker *w)
     return place;
 }
 
+/* How long the texts of a column are in all: those that end at out, out + columns and so on, before stop. */
+static inline int64_t total_bytes(const uint32_t *out, const uint32_t *stop, int32_t columns)
+{
+    int64_t total = 0;
+    for (; out < stop; out += columns)
+        total += (int64_t)*out - (int64_t)(uint32_t)(out[-1] + 1);
+    return total;
+}
+
 /* Finds the fields of a block in which every quote opens or closes a field, or is one of two that stand for one
    (RFC 4180), and no line is blank: 64 bytes at a time (as G. Langdale and D. Lemire do in "Parsing gigabytes of JSON per
    second").
 
    ends[0] is the place before the first field, and behind it stands where each field ends, row by row; there is room for
-   most_ends of them and 72 more. seen gets bits: 1 if there are quotes, 2 if there are carriage returns. bytes[slot] is how
-   long the texts of a column are in all, with their quotes; slots[column] is -1 where nobody asks. Gives the number of
-   rows. */
+   most_ends of them and 72 more. seen gets bits: 1 if there are quotes, 2 if there are carriage returns, 4 if there are
+   doubled quotes. bytes[slot] is how long the texts of a column are in all, with their quotes; slots[column] is -1 where
+   nobody asks. Gives the number of rows. */
 int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t delimiter, int32_t quote, int32_t columns,
                                const int32_t *slots, int64_t most_ends, uint32_t *ends, int32_t *seen, int64_t *bytes)
 {
-    if (!is_utf8(data, nbytes) || nbytes < 0 || nbytes >= PLACE || (nbytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
+    if (nbytes < 0 || nbytes >= PLACE || (nbytes >= 3 && !memcmp(data, "\xef\xbb\xbf", 3)))
         return -1;
     const size_t size = (size_t)nbytes;
     const uint8_t comma = (uint8_t)delimiter, mark = quote ? (uint8_t)quote : comma;
     uint8_t last[64];
     int64_t count = 0, newlines = 0;
-    uint64_t inside = 0;           /* all bits set while a quote is open */
+    uint64_t inside = 0;             /* all bits set while a quote is open */
     uint64_t before = 1, closed = 0; /* of the byte before: a field may open behind it; it closed a quote */
-    uint64_t returned = 0;         /* it was a carriage return outside of quotes */
-    uint64_t quotes_seen = 0, returns_seen = 0;
+    uint64_t returned = 0;           /* it was a carriage return outside of quotes */
+    uint64_t quotes_seen = 0, returns_seen = 0, doubled_seen = 0;
+    int ascii = 1;
     ends[0] = UINT32_MAX;
     uint32_t *out = ends + 1;
     for (size_t base = 0; base < size; base += 64) {
         const uint8_t *chunk = data + base;
+        uint64_t real = UINT64_MAX;
         if (base + 64 > size) {
             memset(last, '\n', sizeof last);
             memcpy(last, chunk, size - base);
             chunk = last;
+            real = (UINT64_C(1) << (size - base)) - 1;
         }
-        const uint64_t real = base + 64 > size ? (UINT64_C(1) << (size - base)) - 1 : UINT64_MAX;
         const bytes64 here = bytes64_at(chunk);
-        const uint64_t commas = marks(here, comma), lines = marks(here, '\n');
-        const uint64_t quotes = quote ? marks(here, mark) : 0, returns = marks(here, '\r');
-        uint64_t outside = ~inside, found_returns = 0;
-        if (quotes | inside) {
+        const uint64_t commas = marks(here, comma), lines = marks(here, '\n'), quotes = quote ? marks(here, mark) : 0;
+        uint64_t returns = 0, outside = ~inside;
+        if (!is_ascii_without(here, '\r')) {
+            returns = marks(here, '\r');
+            ascii &= is_ascii(here);
+        }
+        if (quotes | inside | closed) {
             const uint64_t open = parity(quotes) ^ inside, opening = quotes & open, closing = quotes & ~open;
-            if (opening & ~((commas | lines | closing) << 1 | before | closed))
-                return -1;
             /* What follows a closing quote; what follows the last byte is seen with the next ones. */
-            const uint64_t follows = commas | lines | returns | opening;
-            if (((closing << 1 | closed) & ~follows))
+            const uint64_t behind = closing << 1 | closed;
+            if ((opening & ~((commas | lines) << 1 | before | behind)) || (behind & ~(commas | lines | returns | opening)))
                 return -1;
             closed = closing >> 63;
             inside = open >> 63 ? UINT64_MAX : 0;
             outside = ~open;
             quotes_seen |= quotes;
-        } else {
-            if (closed & ~(commas | lines | returns))
-                return -1;
-            closed = 0;
+            doubled_seen |= behind & opening;
         }
         before = (commas | lines) >> 63;
         if (returns | returned) {
-            found_returns = returns & outside;
+            const uint64_t found_returns = returns & outside;
             if ((found_returns << 1 | returned) & ~lines)
                 return -1;
             returned = found_returns >> 63;
@@ -117,35 +127,37 @@ int64_t weir_csv_split_regular(const uint8_t *data, int64_t nbytes, int32_t deli
         /* Eight at a time, whether there are as many or not: what is too much is written over. */
         for (int done = 0; done < found; done += 8)
             for (int i = 0; i < 8; i++) {
-                out[count + done + i] = (uint32_t)base + (bits ? (uint32_t)__builtin_ctzll(bits) : 0);
+                out[count + done + i] = (uint32_t)base + (uint32_t)__builtin_ctzll(bits | UINT64_C(1) << 63);
                 bits &= bits - 1;
             }
         count += found;
     }
     const int open_end = size && (count == 0 || out[count - 1] != size - 1 || data[size - 1] != '\n');
-    if (inside || (size && data[size - 1] == '\r'))
+    if (inside || (size && data[size - 1] == '\r') || (!ascii && !is_utf8(data, nbytes)))
         return -1;
     if (open_end) {
         if (count == most_ends)
             return -1;
         out[count++] = (uint32_t)size;
     }
-    if (count % columns || newlines + open_end != count / columns)
-        return -1;
-    /* A newline at the end of each row, and as many as there are rows: everything else is a delimiter. */
-    for (int64_t i = columns - 1; i < count; i += columns)
-        if (out[i] < size && data[out[i]] != '\n')
-            return -1;
-    *seen = (quotes_seen != 0) | (returns_seen != 0) << 1;
     const int64_t rows = count / columns;
-    for (int32_t column = 0; column < columns; column++) {
-        if (slots[column] < 0)
-            continue;
-        int64_t total = 0;
-        for (const uint32_t *end = out + column, *stop = end + count; end < stop; end += columns)
-            total += (int64_t)*end - (int64_t)(uint32_t)(end[-1] + 1);
-        bytes[slots[column]] = total;
+    if (count % columns || newlines + open_end != rows)
+        return -1;
+    for (int32_t column = 0; column < columns; column++)
+        if (slots[column] >= 0)
+            bytes[slots[column]] = 0;
+    /* Some rows at a time, so that they are read once. */
+    for (const uint32_t *row = out, *next, *stop = out + count; row < stop; row = next) {
+        next = stop - row > ROWS_AT_ONCE * columns ? row + ROWS_AT_ONCE * columns : stop;
+        /* A newline at the end of each row, and as many as there are rows: everything else is a delimiter. */
+        for (const uint32_t *end = row + columns - 1; end < next; end += columns)
+            if (*end < size && data[*end] != '\n')
+                return -1;
+        for (int32_t column = 0; column < columns; column++)
+            if (slots[column] >= 0)
+                bytes[slots[column]] += total_bytes(row + column, next, columns);
     }
+    *seen = (quotes_seen != 0) | (returns_seen != 0) << 1 | (doubled_seen != 0) << 2;
     return rows;
 }
 
@@ -290,15 +302,13 @@ static int bool_of(const uint8_t *text, size_t length, int *value)
 }
 
 /* Fields of one column. Those of weir_csv_split have their flags and a stride of 2; those of weir_csv_split_regular
-   start behind the end of the one before (step 1), and quotes and carriage returns (if there are any, and this is the last
-   column) are still with them. */
+   start behind the end of the one before, and quotes and carriage returns (if there are any, and this is the last column)
+   are still with them; doubled tells whether any quote in them is. */
 typedef struct {
     const uint8_t *data, *data_end;
     const uint32_t *starts, *ends;
-    int64_t stride, rows;
-    int32_t step, quote, returns;
-    uint8_t *validity;
-    int64_t nulls;
+    int64_t stride;
+    int32_t quote, returns, doubled;
 } fields;
 
 typedef struct {
@@ -307,11 +317,11 @@ typedef struct {
     int quoted, escaped;
 } field;
 
-static inline field field_at(const fields *f, int64_t row)
+static inline field field_at(const fields *f, int64_t row, int regular)
 {
     const uint32_t start = f->starts[row * f->stride], end = f->ends[row * f->stride];
     field found = {f->data + (start & PLACE), (end & PLACE) - (start & PLACE), 0, 0, 0};
-    if (f->step) {
+    if (regular) {
         found.text = f->data + (uint32_t)(start + 1);
         found.length = end - (uint32_t)(start + 1);
         if (f->returns && found.length && found.text[found.length - 1] == '\r')
@@ -320,7 +330,7 @@ static inline field field_at(const fields *f, int64_t row)
             found.text++;
             found.length -= 2;
             found.quoted = 1;
-            found.escaped = memchr(found.text, f->quote, found.length) != NULL;
+            found.escaped = f->doubled && memchr(found.text, f->quote, found.length) != NULL;
         }
     } else {
         found.quoted = (start & QUOTED) != 0;
@@ -330,25 +340,40 @@ static inline field field_at(const fields *f, int64_t row)
     return found;
 }
 
-static inline void set_null(fields *f, int64_t row)
+/* What a column is, where its fields stand, and where its values go.
+
+   values has room for the rows, of a STRING for 32 bytes more than its texts take; offsets (of a STRING) for one more than
+   the rows. first and second are what the kind needs: units a second and whether there is a zone, or precision and
+   scale. */
+typedef struct {
+    const uint32_t *starts, *ends;
+    uint8_t *values;
+    int32_t *offsets;
+    uint8_t *validity;
+    int64_t first, nulls;
+    int32_t second, kind, returns, unused;
+} column;
+
+static inline void set_null(column *c, int64_t row)
 {
-    f->validity[row >> 3] &= (uint8_t)~(1u << (row & 7));
-    f->nulls++;
+    c->validity[row >> 3] &= (uint8_t)~(1u << (row & 7));
+    c->nulls++;
 }
 
 /* A loop over values of a fixed size; an empty field that did not stand in quotes is null. */
 #define EACH_VALUE(TYPE, READ)                                                                                         \
-    for (int64_t row = 0; row < f.rows; row++) {                                                                       \
-        const field here = field_at(&f, row);                                                                          \
+    for (int64_t row = from; row < to; row++) {                                                                        \
+        const field here = field_at(&f, row, regular);                                                                 \
         TYPE made = 0;                                                                                                 \
         if (here.length == 0 && !here.quoted)                                                                          \
-            set_null(&f, row);                                                                                         \
+            set_null(c, row);                                                                                          \
         else if (here.length == 0 || here.escaped || !(READ))                                                          \
-            return -1;                                                                                                 \
-        ((TYPE *)values)[row] = made;                                                                                  \
-    }
+            return 0;                                                                                                  \
+        ((TYPE *)c->values)[row] = made;                                                                               \
+    }                                                                                                                  \
+    return 1
 
-static int narrow(const field *here, int32_t *made)
+static inline int narrow(const field *here, int32_t *made)
 {
     int64_t number;
     if (!int_of(here->text, here->length, here->readable, &number) || number < INT32_MIN || number > INT32_MAX)
@@ -366,106 +391,87 @@ static inline int date(const field *here, int32_t *made)
     return 1;
 }
 
-/* Texts, one behind the other; values has room for 16 bytes more than they take. */
-static void texts(fields *f, uint8_t *values, int32_t *offsets)
+/* Texts, one behind the other. */
+static inline void texts(fields f, column *c, int64_t from, int64_t to, int regular)
 {
-    int64_t filled = 0;
-    for (int64_t row = 0; row < f->rows; row++) {
-        const field here = field_at(f, row);
-        offsets[row] = (int32_t)filled;
+    uint8_t *out = c->values + c->offsets[from];
+    for (int64_t row = from; row < to; row++) {
+        const field here = field_at(&f, row, regular);
         if (here.escaped) {
             for (size_t i = 0; i < here.length; i++) {
-                values[filled++] = here.text[i];
-                i += here.text[i] == f->quote;
+                *out++ = here.text[i];
+                i += here.text[i] == f.quote;
             }
-        } else if (here.length == 0) {
-            if (!here.quoted)
-                set_null(f, row);
         } else {
-            if (here.length <= 16 && here.readable >= 16)
-                memcpy(values + filled, here.text, 16);
-            else
-                memcpy(values + filled, here.text, here.length);
-            filled += (int64_t)here.length;
+            if (here.length == 0 && !here.quoted)
+                set_null(c, row);
+            put_bytes(out, here.text, here.length, here.readable);
+            out += here.length;
         }
+        c->offsets[row + 1] = (int32_t)(out - c->values);
     }
-    offsets[f->rows] = (int32_t)filled;
 }
 
-/* Makes one column of what was found.
-
-   values has room for the rows (of a STRING see texts), offsets (of a STRING) for one more than the rows; validity has a
-   bit a row, all set; those of values that are bits are clear. first and second are what the kind needs: units a second
-   and whether there is a zone, or precision and scale. quote is 0 where no field stands in any. Gives the number of nulls. */
-static int64_t make_column(const uint8_t *data, int64_t nbytes, const uint32_t *starts, const uint32_t *ends,
-                           int64_t stride, int32_t step, int32_t quote, int32_t returns, int64_t rows, int32_t kind, int64_t first,
-                        int32_t second, uint8_t *values, int32_t *offsets, uint8_t *validity)
+/* Makes the rows from one to another of one column: 0 where a value is not plain. */
+static inline __attribute__((always_inline)) int make_rows(fields f, column *c, int64_t from, int64_t to, int regular)
 {
-    fields f = {data, data + nbytes, starts, ends, stride, rows, step, quote, returns, validity, 0};
-    switch (kind) {
+    switch (c->kind) {
     case STRING:
-        texts(&f, values, offsets);
-        break;
+        texts(f, c, from, to, regular);
+        return 1;
     case INT64:
-        EACH_VALUE(int64_t, int_of(here.text, here.length, here.readable, &made))
-        break;
+        EACH_VALUE(int64_t, int_of(here.text, here.length, here.readable, &made));
     case INT32:
-        EACH_VALUE(int32_t, narrow(&here, &made))
-        break;
+        EACH_VALUE(int32_t, narrow(&here, &made));
     case FLOAT64:
         EACH_VALUE(double, short_float_of(here.text, here.length, here.readable, &made) ||
-                               float_of(here.text, here.length, &made))
-        break;
+                               float_of(here.text, here.length, &made));
     case DATE32:
-        EACH_VALUE(int32_t, date(&here, &made))
-        break;
+        EACH_VALUE(int32_t, date(&here, &made));
     case TIMESTAMP:
-        EACH_VALUE(int64_t, timestamp_of(here.text, here.length, first, second, &made))
-        break;
+        EACH_VALUE(int64_t, timestamp_of(here.text, here.length, c->first, c->second, &made));
     case DECIMAL:
-        EACH_VALUE(__int128, decimal_of(here.text, here.length, (int)first, second, (uint8_t *)&made))
-        break;
+        EACH_VALUE(__int128, decimal_of(here.text, here.length, (int)c->first, c->second, (uint8_t *)&made));
     case BOOL:
-        for (int64_t row = 0; row < f.rows; row++) {
-            const field here = field_at(&f, row);
+        for (int64_t row = from; row < to; row++) {
+            const field here = field_at(&f, row, regular);
             int truth = 0;
             if (here.length == 0 && !here.quoted)
-                set_null(&f, row);
+                set_null(c, row);
             else if (here.escaped || !bool_of(here.text, here.length, &truth))
-                return -1;
+                return 0;
             if (truth)
-                values[row >> 3] |= (uint8_t)(1u << (row & 7));
+                c->values[row >> 3] |= (uint8_t)(1u << (row & 7));
         }
-        break;
-    default:
-        return -1;
+        return 1;
     }
-    return f.nulls;
+    return 0;
 }
 
-/* What a column is, where its fields stand, and where its values go; see make_column. */
-typedef struct {
-    const uint32_t *starts, *ends;
-    uint8_t *values;
-    int32_t *offsets;
-    uint8_t *validity;
-    int64_t first, nulls;
-    int32_t second, kind, returns, unused;
-} column;
+static int make_regular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, 1); }
 
-/* Makes columns of what was found; each gets its number of nulls. Gives 0, or -1. */
-int32_t weir_csv_columns(const uint8_t *data, int64_t nbytes, int64_t stride, int32_t step, int32_t quote, int64_t rows,
-                         int32_t count, column *columns)
+static int make_irregular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, 0); }
+
+/* Makes columns of what was found; each gets its number of nulls. step is 1 for what weir_csv_split_regular found; quote is
+   0 where no field stands in any. Gives 0, or -1. */
+int32_t weir_csv_columns(const uint8_t *data, int64_t nbytes, int64_t stride, int32_t step, int32_t quote, int32_t doubled,
+                         int64_t rows, int32_t count, column *columns)
 {
-    for (int32_t i = 0; i < count; i++) {
-        column *c = columns + i;
+    for (column *c = columns; c < columns + count; c++) {
+        c->nulls = 0;
         memset(c->validity, 0xff, (size_t)(rows + 7) / 8);
         if (c->kind == BOOL)
             memset(c->values, 0, (size_t)(rows + 7) / 8);
-        c->nulls = make_column(data, nbytes, c->starts, c->ends, stride, step, quote, c->returns, rows, c->kind, c->first,
-                               c->second, c->values, c->offsets, c->validity);
-        if (c->nulls < 0)
-            return -1;
+        if (c->kind == STRING)
+            c->offsets[0] = 0;
+    }
+    for (int64_t from = 0; from < rows; from += ROWS_AT_ONCE) {
+        const int64_t to = rows - from > ROWS_AT_ONCE ? from + ROWS_AT_ONCE : rows;
+        for (column *c = columns; c < columns + count; c++) {
+            const fields f = {data, data + nbytes, c->starts, c->ends, stride, quote, c->returns, doubled};
+            if (!(step ? make_regular(f, c, from, to) : make_irregular(f, c, from, to)))
+                return -1;
+        }
     }
     return 0;
 }

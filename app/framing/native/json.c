@@ -483,34 +483,29 @@ static uint8_t *put_plain(uint8_t *out, const uint8_t *p, const uint8_t *end)
     return out;
 }
 
-/* The texts of spans, one behind the other. Values has room for 16 bytes more than they take. */
-static void put_texts(const uint8_t *data, const uint8_t *safe, const uint32_t *spans, int64_t rows, uint8_t *values,
+/* The texts of spans, one behind the other. Values has room for 32 bytes more than they take. */
+static void put_texts(const uint8_t *data, const uint8_t *data_end, const uint32_t *spans, int64_t rows, uint8_t *values,
                       int32_t *offsets)
 {
     uint8_t *out = values;
     for (int64_t row = 0; row < rows; row++) {
         const uint8_t *text = data + spans[2 * row], *end = data + (spans[2 * row + 1] & ~ESCAPED);
-        const size_t length = (size_t)(end - text);
         offsets[row] = (int32_t)(out - values);
         if (spans[2 * row + 1] & ESCAPED) {
             out = put_plain(out, text, end);
         } else {
-            if (length <= 16 && text < safe)
-                memcpy(out, text, 16);
-            else
-                memcpy(out, text, length);
-            out += length;
+            put_bytes(out, text, (size_t)(end - text), (size_t)(data_end - text));
+            out += end - text;
         }
     }
     offsets[rows] = (int32_t)(out - values);
 }
 
-/* Makes the texts of all nodes that have spans: now there is room in values for nbytes and 16 more, and in offsets for one
+/* Makes the texts of all nodes that have spans: now there is room in values for nbytes and 32 more, and in offsets for one
    more than the rows. */
 void weir_json_texts(const uint8_t *data, int64_t nbytes, const node *nodes, int32_t count, int64_t rows)
 {
-    const uint8_t *const safe = data + (nbytes < 16 ? 0 : nbytes - 16);
     for (const node *n = nodes; n < nodes + count; n++)
         if (n->spans)
-            put_texts(data, safe, n->spans, rows, n->values, n->offsets);
+            put_texts(data, data + nbytes, n->spans, rows, n->values, n->offsets);
 }

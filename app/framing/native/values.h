@@ -56,6 +56,18 @@ static inline int is_utf8(const uint8_t *data, int64_t nbytes)
     return 1;
 }
 
+/* Copies a text of length bytes, readable of which and behind which can be read; up to 32 bytes more are written. */
+static inline void put_bytes(uint8_t *out, const uint8_t *text, size_t length, size_t readable)
+{
+    if (readable < length + 32) {
+        memcpy(out, text, length);
+        return;
+    }
+    memcpy(out, text, 32); /* most are as short as that, and no branch has to guess */
+    for (size_t i = 32; i < length; i += 16)
+        memcpy(out + i, text + i, 16);
+}
+
 static inline int is_digit(uint8_t c) { return (uint8_t)(c - '0') < 10; }
 
 static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
