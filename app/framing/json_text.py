@@ -43,6 +43,8 @@ def rows_text(batch: pa.RecordBatch) -> memoryview:
 
 def _column(array: pa.Array, before: str) -> Column:
     if is_written(array.type):
+        if pa.types.is_floating(array.type):
+            return Column(_finite(array, array), before.encode(), Quoting.PLAIN)
         number = pa.types.is_integer(array.type)
         quoting = Quoting.PLAIN if number else Quoting.QUOTED if pa.types.is_date(array.type) else Quoting.JSON_TEXT
         return Column(array, before.encode(), quoting)
@@ -133,9 +135,13 @@ def _list_text(array: pa.Array) -> pa.StringArray:
 def _float_text(array: pa.Array) -> pa.StringArray:
     if pa.types.is_float16(array.type):
         array = array.cast(pa.float32())
-    text = array.cast(_STRING)
+    return _finite(array, array.cast(_STRING))
+
+
+def _finite(array: pa.Array, values: pa.Array) -> pa.Array:
+    """``values``, but null where ``array`` is NaN or an infinity."""
     finite = pc.is_finite(array)
-    return text if finite.false_count == 0 else pc.if_else(finite, text, None)
+    return values if finite.false_count == 0 else pc.if_else(finite, values, None)
 
 
 def _escaped(array: pa.StringArray) -> pa.StringArray:

@@ -10,9 +10,10 @@ from enum import IntEnum
 import pyarrow as pa
 
 from app.framing.native import LIBRARY, Written
-from app.framing.native.kinds import kind_of
+from app.framing.native.kinds import FLOAT32, kind_of
 
-_TYPES = (pa.string(), pa.int64(), pa.int32(), pa.date32())
+_READ = (pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.date32())
+_CODES = {type_: kind.code for type_ in _READ if (kind := kind_of(type_))} | {pa.float32(): FLOAT32}
 
 
 class Quoting(IntEnum):
@@ -35,7 +36,7 @@ class Column:
 
 def is_written(type_: pa.DataType) -> bool:
     """C writes values of ``type_``; what others become has to be text already."""
-    return type_ in _TYPES
+    return type_ in _CODES
 
 
 def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes = b"") -> memoryview | None:
@@ -46,14 +47,12 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
     written = (Written * len(columns))()
     for place, column in zip(written, columns, strict=True):
         validity, *parts = column.array.buffers()
-        kind = kind_of(column.array.type)
-        assert kind is not None
         place.before = ctypes.cast(ctypes.c_char_p(column.before), ctypes.c_void_p).value
         place.before_bytes = len(column.before)
         place.validity = validity.address if validity is not None and column.array.null_count else None
         place.values = parts[-1].address if parts[-1] is not None else None
         place.offsets = parts[0].address if len(parts) > 1 else None
-        place.offset, place.kind, place.quoting = column.array.offset, kind.code, column.quoting
+        place.offset, place.kind, place.quoting = column.array.offset, _CODES[column.array.type], column.quoting
     most_bytes = LIBRARY.weir_rows_bytes(written, len(columns), rows, len(null), len(end))
     if most_bytes < 0:
         return None

@@ -11,7 +11,7 @@ from app.core.page import Page
 from app.framing.json_text import joined_text
 
 _LONGEST = {"bool": 5, "int8": 4, "int16": 6, "int32": 11, "int64": 20, "uint8": 3, "uint16": 5, "uint32": 10}
-_LONGEST |= {"uint64": 20, "halffloat": 14, "float": 16, "double": 24, "date32[day]": 13, "time32[s]": 10}
+_LONGEST |= {"uint64": 20, "halffloat": 25, "float": 16, "double": 25, "date32[day]": 13, "time32[s]": 10}
 """Characters of the longest value of a type."""
 _LONGEST_OTHER = 34
 """Characters of the longest timestamp or duration."""

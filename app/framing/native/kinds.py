@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.types as pt
 
-_INT64, _FLOAT64, _DATE32, STRING, BOOL, _TIMESTAMP, _DECIMAL, _INT32, STRUCT = range(1, 10)
+_INT64, _FLOAT64, _DATE32, STRING, BOOL, _TIMESTAMP, _DECIMAL, _INT32, STRUCT, FLOAT32 = range(1, 11)
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 

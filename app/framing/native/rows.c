@@ -1,14 +1,15 @@
-/* Columns to rows of text, for CSV (RFC 4180) and lines of JSON (RFC 8259). What is not text, a whole number or a day has
-   been made text before. Nothing here allocates, and no call keeps a pointer. */
+/* Columns to rows of text, for CSV (RFC 4180) and lines of JSON (RFC 8259). What is not text, a number or a day has been
+   made text before. Nothing here allocates, and no call keeps a pointer. */
 
 #include <stdint.h>
 #include <string.h>
 
+#include "floats.h"
 #include "values.h"
 
 enum { PLAIN, QUOTED, CSV_TEXT, JSON_TEXT }; /* as it is; in quotes as it is; in quotes, with what stands for quotes */
 
-/* A column of Arrow: kind is STRING, INT64, INT32 or DATE32; offset counts values, in values, offsets and validity (which
+/* A column of Arrow: kind is STRING, INT64, INT32, FLOAT64, FLOAT32 or DATE32; offset counts values, in values, offsets and validity (which
    may be NULL: nothing is null) alike. before stands before each value, and before its quotes. */
 typedef struct {
     const uint8_t *before, *validity, *values;
@@ -120,11 +121,26 @@ static inline int is_null(const written *c, int64_t row)
     return c->validity && !(c->validity[(c->offset + row) >> 3] >> ((c->offset + row) & 7) & 1);
 }
 
-/* The most bytes that the rows become, of which each ends with end_bytes more; -1 where a day is of another year than 0 to
+/* The most bytes of a value. */
+static inline int64_t longest(int32_t kind)
+{
+    switch (kind) {
+    case FLOAT64:
+        return DOUBLE_BYTES;
+    case FLOAT32:
+        return FLOAT_BYTES;
+    case INT64:
+        return 20;
+    default:
+        return 11;
+    }
+}
+
+/* The most bytes that the rows become, and some to spare, of which each ends with end_bytes more; -1 where a day is of another year than 0 to
    9999. */
 int64_t weir_rows_bytes(const written *columns, int32_t count, int64_t rows, int32_t null_bytes, int32_t end_bytes)
 {
-    int64_t total = end_bytes * rows;
+    int64_t total = end_bytes * rows + SPARE_BYTES;
     for (const written *c = columns; c < columns + count; c++) {
         total += (c->before_bytes + (c->quoting ? 2 : 0) + null_bytes) * rows;
         if (c->kind == STRING) {
@@ -133,7 +149,7 @@ int64_t weir_rows_bytes(const written *columns, int32_t count, int64_t rows, int
             if (c->quoting > QUOTED)
                 total += extra_bytes(c->values + start, c->values + end, c->quoting);
         } else {
-            total += (c->kind == INT64 ? 20 : 11) * rows;
+            total += longest(c->kind) * rows;
         }
         if (c->kind == DATE32)
             for (int64_t row = 0; row < rows; row++) {
@@ -168,6 +184,10 @@ int64_t weir_rows_write(const written *columns, int32_t count, int64_t rows, con
                 out = put_int(out, ((const int64_t *)c->values)[at]);
             else if (c->kind == INT32)
                 out = put_int(out, ((const int32_t *)c->values)[at]);
+            else if (c->kind == FLOAT64)
+                out = put_double(out, ((const double *)c->values)[at]);
+            else if (c->kind == FLOAT32)
+                out = put_float(out, ((const float *)c->values)[at]);
             else
                 out = put_day(out, ((const int32_t *)c->values)[at]);
             if (c->quoting)

@@ -21,7 +21,7 @@ static inline unsigned json_specials(const uint8_t *p)
 }
 #endif
 
-enum { INT64 = 1, FLOAT64, DATE32, STRING, BOOL, TIMESTAMP, DECIMAL, INT32, STRUCT };
+enum { INT64 = 1, FLOAT64, DATE32, STRING, BOOL, TIMESTAMP, DECIMAL, INT32, STRUCT, FLOAT32 };
 
 /* Whether data is UTF-8 (RFC 3629). */
 static inline int is_utf8(const uint8_t *data, int64_t nbytes)
