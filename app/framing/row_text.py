@@ -14,6 +14,8 @@ from app.framing.native.kinds import FLOAT32, kind_of
 
 _READ = (pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.date32())
 _CODES = {type_: kind.code for type_ in _READ if (kind := kind_of(type_))} | {pa.float32(): FLOAT32}
+_PADDING = bytes(16)
+"""C reads what is short 16 bytes at a time."""
 
 
 class Quoting(IntEnum):
@@ -45,9 +47,10 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
     assert LIBRARY is not None
     rows = len(columns[0].array)
     written = (Written * len(columns))()
-    for place, column in zip(written, columns, strict=True):
+    before = [column.before + _PADDING for column in columns]
+    for place, column, text in zip(written, columns, before, strict=True):
         validity, *parts = column.array.buffers()
-        place.before = ctypes.cast(ctypes.c_char_p(column.before), ctypes.c_void_p).value
+        place.before = ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
         place.before_bytes = len(column.before)
         place.validity = validity.address if validity is not None and column.array.null_count else None
         place.values = parts[-1].address if parts[-1] is not None else None
@@ -59,7 +62,7 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
     room = pa.allocate_buffer(len(head) + most_bytes, resizable=True)
     ctypes.memmove(room.address, head, len(head))
     nbytes = LIBRARY.weir_rows_write(
-        written, len(columns), rows, null, len(null), end, len(end), room.address + len(head)
+        *(written, len(columns), rows, null + _PADDING, len(null), end + _PADDING, len(end), room.address + len(head))
     )
     room.resize(len(head) + nbytes, shrink_to_fit=True)
     return memoryview(room).toreadonly()[: len(head) + nbytes]  # its length is still that of before

@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "digits.h"
 #include "floats.h"
-#include "values.h"
 
 enum { FIRST_POWER = -292, LAST_POWER = 324, WORDS = 40 };
 
@@ -91,16 +91,6 @@ static uint64_t shortest(uint64_t c, int q, int below, int *exponent)
     return s + (exact > 4 * s + 2 || (exact == 4 * s + 2 && (s & 1)));
 }
 
-/* Eight digits of a number below 10^8, as they are: the first one lowest. */
-static inline uint64_t digits_of(uint32_t number)
-{
-    uint64_t word = number / 10000 | (uint64_t)(number % 10000) << 32;
-    uint64_t part = (word * 10486 >> 20) & UINT64_C(0x0000007f0000007f);
-    word = part | (word - 100 * part) << 16;
-    part = (word * 103 >> 10) & UINT64_C(0x000f000f000f000f);
-    return part | (word - 10 * part) << 8;
-}
-
 static inline uint8_t *put_exponent(uint8_t *out, int exponent)
 {
     *out++ = 'e';
@@ -162,17 +152,11 @@ static inline uint8_t *put_decimal(uint8_t *out, uint64_t number, int exponent)
 /* whole + fraction / 10^8, of which neither has more than eight digits. */
 static inline uint8_t *put_fixed(uint8_t *out, uint32_t whole, uint32_t fraction)
 {
-    const uint64_t digits = digits_of(whole);
-    const int zeros = digits ? __builtin_ctzll(digits) / 8 : 7;
-    const uint64_t shown = (digits + EACH('0')) >> (8 * zeros);
-    memcpy(out, &shown, 8);
-    out += 8 - zeros;
+    out = put_short(out, whole);
     if (!fraction)
         return out;
-    const uint64_t behind = digits_of(fraction), shown_behind = behind + EACH('0');
     *out = '.';
-    memcpy(out + 1, &shown_behind, 8);
-    return out + 9 - __builtin_clzll(behind) / 8;
+    return put_eight(out + 1, fraction) - __builtin_clzll(digits_of(fraction)) / 8;
 }
 
 /* What has no digits. */

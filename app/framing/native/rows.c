@@ -4,8 +4,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "digits.h"
 #include "floats.h"
 #include "values.h"
+
+#define PADDING_BYTES 16 /* that can be read behind what stands before values, for nulls, and at the end of rows */
 
 enum { PLAIN, QUOTED, CSV_TEXT, JSON_TEXT }; /* as it is; in quotes as it is; in quotes, with what stands for quotes */
 
@@ -28,15 +31,24 @@ static const char *const json_escapes[256] = {
 
 static inline int is_special(uint8_t c, int quoting) { return c == '"' || (quoting == JSON_TEXT && (c == '\\' || c < 0x20)); }
 
+#if defined(__SSE2__)
+/* Bit i is set where p[i], of 16, does not stand for itself. */
+static inline unsigned specials(const uint8_t *p, int quoting)
+{
+    if (quoting == JSON_TEXT)
+        return json_specials(p);
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('"')));
+}
+#endif
+
 /* Where the next byte stands that does not stand for itself; end if there is none. */
 static inline const uint8_t *next_special(const uint8_t *p, const uint8_t *end, int quoting)
 {
 #if defined(__SSE2__)
     for (; p + 16 <= end; p += 16) {
-        const __m128i quotes = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8('"'));
-        const unsigned marks = quoting == JSON_TEXT ? json_specials(p) : (unsigned)_mm_movemask_epi8(quotes);
-        if (marks)
-            return p + __builtin_ctz(marks);
+        const unsigned found = specials(p, quoting);
+        if (found)
+            return p + __builtin_ctz(found);
     }
 #endif
     while (p < end && !is_special(*p, quoting))
@@ -57,23 +69,6 @@ static const char pairs[] = "000102030405060708091011121314151617181920212223242
                             "49505152535455565758596061626364656667686970717273747576777879808182838485868788899091929394959697"
                             "9899";
 
-static inline uint8_t *put_int(uint8_t *out, int64_t value)
-{
-    uint8_t digits[20], *p = digits + 20;
-    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    for (; left >= 100; left /= 100)
-        memcpy(p -= 2, pairs + 2 * (left % 100), 2);
-    if (left >= 10)
-        memcpy(p -= 2, pairs + 2 * left, 2);
-    else
-        *--p = (uint8_t)('0' + left);
-    if (value < 0)
-        *out++ = '-';
-    const size_t length = (size_t)(digits + 20 - p);
-    memcpy(out, p, length);
-    return out + length;
-}
-
 /* YYYY-MM-DD (H. Hinnant, "chrono-compatible low-level date algorithms"); days are those of the years 0 to 9999. */
 static inline uint8_t *put_day(uint8_t *out, int32_t days)
 {
@@ -91,29 +86,52 @@ static inline uint8_t *put_day(uint8_t *out, int32_t days)
     return out + 10;
 }
 
-static inline uint8_t *put_text(uint8_t *out, const uint8_t *text, const uint8_t *end, int quoting)
+/* Copies bytes that are few, behind which PADDING_BYTES can be read; so many more are written. */
+static inline uint8_t *put_few(uint8_t *out, const uint8_t *bytes, int32_t length)
+{
+    memcpy(out, bytes, PADDING_BYTES);
+    if (length > PADDING_BYTES)
+        memcpy(out, bytes, (size_t)length);
+    return out + length;
+}
+
+static inline uint8_t *put_special(uint8_t *out, uint8_t c, int quoting)
+{
+    const char *const escape = quoting == JSON_TEXT ? json_escapes[c] : "\"\"";
+    const size_t length = strlen(escape);
+    memcpy(out, escape, length);
+    return out + length;
+}
+
+/* A text, of which and behind which readable bytes can be read; up to 16 bytes more are written. */
+static inline uint8_t *put_text(uint8_t *out, const uint8_t *text, size_t length, size_t readable, int quoting)
 {
     if (quoting <= QUOTED) {
-        memcpy(out, text, (size_t)(end - text));
-        return out + (end - text);
+        memcpy(out, text, length);
+        return out + length;
     }
-    for (;;) {
-        const uint8_t *special = next_special(text, end, quoting);
-        memcpy(out, text, (size_t)(special - text));
-        out += special - text;
-        if (special == end)
-            return out;
-        if (quoting == CSV_TEXT) {
-            *out++ = '"';
-            *out++ = '"';
-        } else {
-            const char *escape = json_escapes[*special];
-            const size_t length = strlen(escape);
-            memcpy(out, escape, length);
-            out += length;
+    const uint8_t *const end = text + length, *const readable_end = text + readable;
+    while (text < end) {
+#if defined(__SSE2__)
+        if (readable_end - text >= 16) {
+            const unsigned found = specials(text, quoting);
+            const int64_t plain = found ? __builtin_ctz(found) : 16;
+            memcpy(out, text, 16);
+            if (plain >= end - text)
+                return out + (end - text);
+            out += plain;
+            text += plain;
+            if (!found)
+                continue;
         }
-        text = special + 1;
+#endif
+        if (is_special(*text, quoting))
+            out = put_special(out, *text, quoting);
+        else
+            *out++ = *text;
+        text++;
     }
+    return out;
 }
 
 static inline int is_null(const written *c, int64_t row)
@@ -169,18 +187,17 @@ int64_t weir_rows_write(const written *columns, int32_t count, int64_t rows, con
     for (int64_t row = 0; row < rows; row++) {
         for (const written *c = columns; c < columns + count; c++) {
             const int64_t at = c->offset + row;
-            memcpy(out, c->before, (size_t)c->before_bytes);
-            out += c->before_bytes;
+            out = put_few(out, c->before, c->before_bytes);
             if (is_null(c, row)) {
-                memcpy(out, null, (size_t)null_bytes);
-                out += null_bytes;
+                out = put_few(out, null, null_bytes);
                 continue;
             }
             if (c->quoting)
                 *out++ = '"';
-            if (c->kind == STRING)
-                out = put_text(out, c->values + c->offsets[at], c->values + c->offsets[at + 1], c->quoting);
-            else if (c->kind == INT64)
+            if (c->kind == STRING) {
+                const int32_t start = c->offsets[at], last = c->offsets[c->offset + rows];
+                out = put_text(out, c->values + start, (size_t)(c->offsets[at + 1] - start), (size_t)(last - start), c->quoting);
+            } else if (c->kind == INT64)
                 out = put_int(out, ((const int64_t *)c->values)[at]);
             else if (c->kind == INT32)
                 out = put_int(out, ((const int32_t *)c->values)[at]);
@@ -193,8 +210,7 @@ int64_t weir_rows_write(const written *columns, int32_t count, int64_t rows, con
             if (c->quoting)
                 *out++ = '"';
         }
-        memcpy(out, end, (size_t)end_bytes);
-        out += end_bytes;
+        out = put_few(out, end, end_bytes);
     }
     return out - began;
 }
