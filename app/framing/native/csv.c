@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include "bytes64.h"
+#include "utf8.h"
 #include "values.h"
 
 #define QUOTED 0x80000000u  /* in a start: the field stood in quotes */

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include "utf8.h"
 #include "values.h"
 
 #define ESCAPED 0x80000000u /* in an end: there is a backslash in the text */

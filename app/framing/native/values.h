@@ -23,39 +23,6 @@ static inline unsigned json_specials(const uint8_t *p)
 
 enum { INT64 = 1, FLOAT64, DATE32, STRING, BOOL, TIMESTAMP, DECIMAL, INT32, STRUCT, FLOAT32 };
 
-/* Whether data is UTF-8 (RFC 3629). */
-static inline int is_utf8(const uint8_t *data, int64_t nbytes)
-{
-    int64_t i = 0;
-    while (i < nbytes) {
-        uint64_t word;
-        if (i + 64 <= nbytes && is_ascii(bytes64_at(data + i))) {
-            i += 64;
-            continue;
-        }
-        if (i + 8 <= nbytes && (memcpy(&word, data + i, 8), !(word & UINT64_C(0x8080808080808080)))) {
-            i += 8;
-            continue;
-        }
-        uint8_t c = data[i];
-        if (c < 0x80) {
-            i++;
-            continue;
-        }
-        int more = c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
-        if (!more || i + more >= nbytes)
-            return 0;
-        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-        if (data[i + 1] < low || data[i + 1] > high)
-            return 0;
-        for (int k = 2; k <= more; k++)
-            if ((data[i + k] & 0xc0) != 0x80)
-                return 0;
-        i += more + 1;
-    }
-    return 1;
-}
-
 /* Copies a text of length bytes, readable of which and behind which can be read; up to 32 bytes more are written. */
 static inline void put_bytes(uint8_t *out, const uint8_t *text, size_t length, size_t readable)
 {
