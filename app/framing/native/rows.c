@@ -12,8 +12,8 @@
 
 enum { PLAIN, QUOTED, CSV_TEXT, JSON_TEXT }; /* as it is; in quotes as it is; in quotes, with what stands for quotes */
 
-/* A column of Arrow: kind is STRING, INT64, INT32, FLOAT64, FLOAT32 or DATE32; offset counts values, in values, offsets and validity (which
-   may be NULL: nothing is null) alike. before stands before each value, and before its quotes. */
+/* A column of Arrow: kind is STRING, INT64, INT32, FLOAT64, FLOAT32 or DATE32; offset counts values, in values, offsets and
+   validity (which may be NULL: nothing is null) alike. before stands before each value, and before its quotes. */
 typedef struct {
     const uint8_t *before, *validity, *values;
     const int32_t *offsets;
@@ -154,8 +154,8 @@ static inline int64_t longest(int32_t kind)
     }
 }
 
-/* The most bytes that the rows become, and some to spare, of which each ends with end_bytes more; -1 where a day is of another year than 0 to
-   9999. */
+/* The most bytes that the rows become, of which each ends with end_bytes more, and some to spare; -1 where a day is of
+   another year than 0 to 9999. */
 int64_t weir_rows_bytes(const written *columns, int32_t count, int64_t rows, int32_t null_bytes, int32_t end_bytes)
 {
     int64_t total = end_bytes * rows + SPARE_BYTES;
@@ -196,7 +196,8 @@ int64_t weir_rows_write(const written *columns, int32_t count, int64_t rows, con
                 *out++ = '"';
             if (c->kind == STRING) {
                 const int32_t start = c->offsets[at], last = c->offsets[c->offset + rows];
-                out = put_text(out, c->values + start, (size_t)(c->offsets[at + 1] - start), (size_t)(last - start), c->quoting);
+                const size_t length = (size_t)(c->offsets[at + 1] - start);
+                out = put_text(out, c->values + start, length, (size_t)(last - start), c->quoting);
             } else if (c->kind == INT64)
                 out = put_int(out, ((const int64_t *)c->values)[at]);
             else if (c->kind == INT32)
