@@ -250,12 +250,66 @@ async def test_a_cancelled_flow_leaves_no_thread_at_work() -> None:
 
 async def test_a_stage_runs_in_place_only_while_it_is_brisk() -> None:
     warm, sink = Warm(), Collect()
-    await flow(numbers(6), [warm, Map()], sink).run()
+    await flow(numbers(6), [warm, Pull()], sink).run()
     assert warm.in_place == [False, False, True, True, True, True]
-    assert [bytes(page.payload[:4]) for page in sink.pages] == [
-        *(number.to_bytes(4, "big") for number in range(6) for _ in range(2)),
-        *(b"end", b"end"),
+    assert [bytes(page.payload[:4]) for page in sink.pages] == [*(n.to_bytes(4, "big") for n in range(6)), b"end"]
+
+
+async def test_a_brisk_stage_leads_pages_in_their_order_on_the_threads_that_take_them_on() -> None:
+    warm, sink = Warm(), Collect()
+    run = flow(numbers(100), [warm, Map(delay_s=0.002)], sink)
+    await run.run()
+    assert warm.in_place == [False] * 100
+    assert first_numbers(sink.pages[:-2]) == [number for number in range(100) for _ in range(2)]
+    assert [bytes(page.payload) for page in sink.pages[-2:]] == [b"end", b"end"]
+    assert [(clock.name, clock.bytes_in) for clock in run.statistics().stages] == [
+        ("warm", 100 * PAGE),
+        ("map", 100 * PAGE + 3),
     ]
+
+
+async def test_a_failure_before_or_behind_the_lead_is_the_first_one_of_the_stream() -> None:
+    @dataclass
+    class Fails(Warm):
+        def feed(self, page: Page) -> Iterable[Page]:
+            if int.from_bytes(page.payload[:4], "big") == 5:
+                raise Refusal("ragged_row", "the sixth page")
+            yield from super().feed(page)
+
+    @dataclass
+    class FailsToo(Map):
+        def feed(self, page: Page) -> Iterable[Page]:
+            if int.from_bytes(page.payload[:4], "big") == 3:
+                time.sleep(0.05)
+                raise Refusal("bad_value", "the fourth page")
+            yield page
+
+    for stages, code in (([Fails(), Map(delay_s=0.01)], "ragged_row"), ([Fails(), FailsToo()], "bad_value")):
+        sink = Collect()
+        with pytest.raises(Refusal) as failed:
+            await asyncio.wait_for(flow(numbers(50), list(stages), sink).run(), 5)
+        assert (failed.value.code, sink.ends) == (code, ["abort"])
+
+
+async def test_a_cancelled_flow_leaves_no_thread_waiting_for_its_turn() -> None:
+    @dataclass
+    class Slow(Warm):
+        brisk = True
+
+        def feed(self, page: Page) -> Iterable[Page]:
+            time.sleep(0.05)
+            yield page
+
+    executor = ThreadPoolExecutor(2)
+    for _ in range(5):
+        options = FlowOptions(PAGE, 2 * PAGE, 4)
+        run = asyncio.create_task(Flow(numbers(50), [Slow(), Map()], Collect(), executor, options).run())
+        await asyncio.sleep(0.06)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run, 2)
+        assert await asyncio.wait_for(asyncio.wrap_future(executor.submit(int, "1")), 0.2) == 1
+    executor.shutdown()
 
 
 async def test_a_slow_sink_holds_the_source_back() -> None:

@@ -11,9 +11,16 @@ from app.core.interfaces import Brisk, Operator, Resizes, Stage
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Stateless stages, fused: a page makes one thread hop through all of them, several pages at a time, in order."""
+    """Stateless stages, fused: a page makes one thread hop through all of them, several pages at a time, in order. A few
+    brisk stages that keep their place may lead: each page goes through these when it is its turn, and then on."""
 
     stages: tuple[Stage, ...]
+    lead: tuple[Stage, ...] = ()
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """In the order in which pages come to them."""
+        return (*self.lead, *self.stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,19 @@ def split(stages: Iterable[Stage | Operator]) -> list[Segment]:
         else:
             fused = last.stages if isinstance(last, Serial) else ()
             segments[len(segments) - bool(fused) :] = [Serial((*fused, stage))]  # type: ignore[arg-type]
-    return [_in_place(segment) for segment in segments]
+    return _led([_in_place(segment) for segment in segments])
+
+
+def _led(segments: Sequence[Segment]) -> list[Segment]:
+    """What would run on the loop runs before a page is taken through stages on a thread, where there are such behind."""
+    led: list[Segment] = []
+    for segment in segments:
+        before = led[-1] if led else None
+        if isinstance(segment, Parallel) and isinstance(before, Quick):
+            led[-1] = Parallel(segment.stages, before.stages)
+        else:
+            led.append(segment)
+    return led
 
 
 def _in_place(segment: Segment) -> Segment:
@@ -87,10 +106,14 @@ def worst_case_bytes(
     page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
     total = outside_bytes + 3 * page + max(high_water_bytes, page)
     for index, segment in enumerate(segments):
-        parts: tuple[Stage | Operator, ...] = (segment.operator,) if isinstance(segment, Pulled) else segment.stages
+        parts = parts_of(segment)
         grown = sum(part.grows for part in parts)
         total += sum(part.holds for part in parts)
-        if isinstance(segment, Quick):
+        if isinstance(segment, Parallel) and segment.lead:
+            # One page at a time is led; what comes of it may be a copy that each page in work has by itself.
+            led = sum(stage.grows for stage in segment.lead)
+            total += page + int((led + lanes * (2.0 + grown - led)) * page)
+        elif isinstance(segment, Quick):
             total += int(grown * page)
         else:
             pages = lanes if isinstance(segment, Parallel) else 1
@@ -101,6 +124,13 @@ def worst_case_bytes(
             total += max(high_water_bytes, page)
     total += 2 * page
     return total
+
+
+def parts_of(segment: Segment) -> tuple[Stage | Operator, ...]:
+    """What a segment is made of, in the order in which pages come to it."""
+    if isinstance(segment, Pulled):
+        return (segment.operator,)
+    return segment.all_stages if isinstance(segment, Parallel) else segment.stages
 
 
 def _kind(stage: Stage | Operator) -> Literal["parallel", "serial", "pulled"]:

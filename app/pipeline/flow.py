@@ -12,7 +12,7 @@ from app.core.channel import Channel, Edge, EndOfChannel
 from app.core.frames import clear_frames
 from app.core.interfaces import GivesStretches, Modest, Operator, Receipt, Sink, Source, Stage, TakesStretches
 from app.core.page import Page
-from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, split, worst_case_bytes
+from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, parts_of, split, worst_case_bytes
 from app.pipeline.failure import cause, clean
 from app.pipeline.lane import Lane
 from app.pipeline.options import FlowOptions
@@ -44,6 +44,7 @@ class Flow:
     _clocks: list[list[StageClock]] = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
     _inside: Inside = field(init=False)
+    _stretches: tuple[GivesStretches, TakesStretches] | None = field(init=False, default=None)
     _input_bytes: int = field(init=False, default=0)
     _output_bytes: int = field(init=False, default=0)
     _input_ended: bool = field(init=False, default=False)
@@ -53,17 +54,20 @@ class Flow:
     def __post_init__(self) -> None:
         self._segments = split(self.stages)
         self._clocks = [
-            [StageClock(stage.name, isinstance(segment, Parallel)) for stage in _parts(segment)]
+            [StageClock(stage.name, isinstance(segment, Parallel)) for stage in parts_of(segment)]
             for segment in self._segments
         ]
         names = ["source"]
         for segment in self._segments:
-            name = _parts(segment)[-1].name
+            name = parts_of(segment)[-1].name
             names = [*names[:-1], name] if isinstance(segment, Quick) else [*names, name]
         edges: list[Edge] = [Channel(name, self.options.high_water_bytes) for name in names]
         if self.last_edge is not None:
             edges[-1] = self.last_edge
         self._edges = edges
+        # Asked once: to look whether something is of a protocol takes longer than to send a page.
+        if isinstance(edges[-1], GivesStretches) and isinstance(self.sink, TakesStretches):
+            self._stretches = edges[-1], self.sink
         self._inside = Inside(edges)
         self._lanes = [Lane(None, None, edges[0], [], self._inside, self.executor, self.options)]
         for segment, clocks in zip(self._segments, self._clocks, strict=True):
@@ -201,10 +205,10 @@ class Flow:
 
     async def _write_stretches(self) -> None:
         """What is left of the result may be in a file, and the sink may have a way for files."""
-        edge, sink = self._edges[-1], self.sink
-        if not isinstance(edge, GivesStretches) or not isinstance(sink, TakesStretches) or not sink.takes_stretches:
+        if self._stretches is None:
             return
-        while (stretch := edge.stretch()) is not None:
+        edge, sink = self._stretches
+        while sink.takes_stretches and (stretch := edge.stretch()) is not None:
             await sink.write_stretch(stretch)
             self._output_bytes += stretch.nbytes
 
@@ -230,7 +234,7 @@ class Flow:
         lane = self._lanes[index]
         segment = lane.segment
         if isinstance(segment, Parallel):
-            await lane.run_parallel(segment.stages)
+            await lane.run_parallel(segment)
         elif isinstance(segment, Serial):
             if await lane.run_serial(segment.stages):
                 self._give_up(index)
@@ -244,7 +248,3 @@ class Flow:
         """Nothing before a lane matters any more, and it may be waiting for input that never comes."""
         for task in self._tasks[:index]:
             task.cancel()
-
-
-def _parts(segment: Segment) -> tuple[Stage | Operator, ...]:
-    return (segment.operator,) if isinstance(segment, Pulled) else segment.stages

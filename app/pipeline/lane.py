@@ -12,12 +12,12 @@ from typing import Any, Literal
 from app.core.channel import Channel, Edge, EndOfChannel
 from app.core.interfaces import Interruptible, Operator, Stage
 from app.core.page import Page
-from app.core.segment import Segment
+from app.core.segment import Parallel, Segment
 from app.pipeline.bridge import Bridge
 from app.pipeline.options import FlowOptions
-from app.pipeline.push import Work, collect, flush, nbytes_of, sated, serve, through
+from app.pipeline.push import Work, collect, flush, is_brisk, nbytes_of, sated, serve, through
 from app.pipeline.statistics import Inside, StageClock
-from app.pipeline.threads import hop, outcome, settle
+from app.pipeline.threads import hop, outcome, over, settle
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Lane:
         """Take pages through ``stages`` before they go out."""
         self.quick, self.quick_clocks = (*self.quick, *stages), [*self.quick_clocks, *clocks]
 
-    async def run_parallel(self, stages: tuple[Stage, ...]) -> None:
+    async def run_parallel(self, segment: Parallel) -> None:
         """Several pages in work, results in order, a page's worth per hop. A page's place is free again once all of its
         results are out."""
         places = asyncio.Semaphore(self.options.lanes)
@@ -53,14 +53,20 @@ class Lane:
             return future
 
         async def dispatch() -> None:
+            work: Work | None = None
+            pages: list[Page] | None = []
             try:
-                while True:
+                while pages is not None:
                     await places.acquire()
-                    if (pages := await self.take()) is None:
+                    pages = await self.take()
+                    if pages is None and not segment.lead:
                         return
-                    work = Work(stages, pages)
-                    order.put_nowait((work, submit(work)))
-                    del pages, work
+                    if work is not None and work.future is not None and not is_brisk(segment.lead):
+                        await over(work.future)  # no thread has to wait for its turn
+                    work = Work(segment, pages, work if segment.lead else None)
+                    work.future = submit(work)
+                    order.put_nowait((work, work.future))
+                    pages = pages and []
             finally:
                 order.put_nowait(None)
 
@@ -72,6 +78,7 @@ class Lane:
                 while more:
                     results, more = await outcome(future)
                     submitted.discard(future)
+                    work.future = None  # it would keep the results
                     self.inside.pick_up(nbytes_of(results))
                     if not more:
                         self._finish(work)
@@ -89,7 +96,7 @@ class Lane:
     def _finish(self, work: Work) -> None:
         for clock, seen in zip(self.clocks, work.clocks, strict=True):
             clock.add(seen)
-        self.inside.put_down(nbytes_of(work.pages))
+        self.inside.put_down(work.nbytes)
 
     async def run_serial(self, stages: tuple[Stage, ...]) -> bool:
         """One page at a time, results taken lazily: a page's worth per hop. True when the rest does not matter."""
@@ -158,7 +165,7 @@ class Lane:
 
     async def _in_place(self, results: Iterator[Page]) -> Iterable[Page]:
         """``results``, to be made in place; or made on a thread, where one of the stages may take its time."""
-        if all(getattr(stage, "brisk", False) for stage in self.quick):
+        if is_brisk(self.quick):
             return results
         return await hop(self.executor, list, results)
 

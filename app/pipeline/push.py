@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
 
 from app.core.errors import Refusal
 from app.core.interfaces import Stage
 from app.core.page import Page
+from app.core.segment import Parallel
 from app.pipeline.statistics import StageClock
+
+_LOOK_S = 0.05
+"""How often a thread that waits for its turn looks whether it will come."""
 
 
 def nbytes_of(pages: Iterable[Page]) -> int:
@@ -38,6 +44,11 @@ def sated(stages: tuple[Stage, ...]) -> int | None:
     """The index of the first stage that needs no more input, if there is one."""
     # Asked for each page: to look whether a stage is ``Sated`` takes longer than to look for its word.
     return next((index for index, stage in enumerate(stages) if getattr(stage, "sated", False)), None)
+
+
+def is_brisk(stages: tuple[Stage, ...]) -> bool:
+    """The next call of each will be quick."""
+    return all(getattr(stage, "brisk", False) for stage in stages)
 
 
 def flush(stages: tuple[Stage, ...], clocks: list[StageClock], start: int) -> Iterator[Page]:
@@ -71,16 +82,58 @@ def _timed(
 
 
 class Work:
-    """Some pages on their way through stateless stages, with clocks of their own: several may be under way at once."""
+    """Some pages on their way through a parallel segment, with clocks of their own: several may be under way at once.
 
-    def __init__(self, stages: tuple[Stage, ...], pages: list[Page]) -> None:
-        self.clocks = [StageClock(stage.name) for stage in stages]
-        self.pages = pages
-        self._results = (result for page in pages for result in through(stages, self.clocks, page, 0))
+    Those stages that lead it see pages in order: a work waits until the one ``before`` it is past them. Whoever submits
+    works does so in order, to threads that begin them in order; ``future`` is the first hop of each. Without pages it is
+    the end: what the lead kept back.
+    """
+
+    def __init__(self, segment: Parallel, pages: list[Page] | None, before: Work | None) -> None:
+        self.clocks = [StageClock(stage.name) for stage in segment.all_stages]
+        self.nbytes = nbytes_of(pages or ())
+        self.future: Future[tuple[list[Page], bool]] | None = None
+        self._segment = segment
+        self._pages = pages
+        self._before = before
+        self._is_past = threading.Event()
+        self._is_good = False
+        self._results = self._made()
 
     def some(self, enough_bytes: int) -> tuple[list[Page], bool]:
         """See ``collect``."""
         return collect(self._results, enough_bytes)
+
+    def _made(self) -> Iterator[Page]:
+        pages = self._led() if self._segment.lead else self._pages or []
+        self._pages = None
+        clocks = self.clocks[len(self._segment.lead) :]
+        while pages:
+            page = pages.pop(0)
+            yield from through(self._segment.stages, clocks, page, 0)
+            del page
+
+    def _led(self) -> list[Page]:
+        lead, clocks = self._segment.lead, self.clocks[: len(self._segment.lead)]
+        try:
+            self._wait()
+            if self._pages is None:
+                pages = list(flush(lead, clocks, 0))
+            else:
+                pages = [result for page in self._pages for result in through(lead, clocks, page, 0)]
+            self._is_good = True
+            return pages
+        finally:
+            self._is_past.set()
+
+    def _wait(self) -> None:
+        """Wait for the turn; raises ``CancelledError`` if it never comes."""
+        before, self._before = self._before, None
+        while before is not None and not before._is_past.wait(_LOOK_S):
+            if before.future is not None and before.future.cancelled():
+                raise CancelledError
+        if before is not None and not before._is_good:
+            raise CancelledError
 
 
 def collect(results: Iterator[Page], enough_bytes: int) -> tuple[list[Page], bool]:

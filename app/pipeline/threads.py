@@ -26,17 +26,22 @@ async def outcome(future: Future[T]) -> T:
 
     As ``asyncio.wrap_future``, at a third of its price: this is paid for every page.
     """
-    if not future.done():
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, over))
-        await over
+    await over(future)
     return future.result()
 
 
-def _wake(over: asyncio.Future[None]) -> None:
-    if not over.done():
-        over.set_result(None)
+async def over(future: Future[Any]) -> None:
+    """Return once ``future`` is done, however."""
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        seen = loop.create_future()
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, seen))
+        await seen
+
+
+def _wake(seen: asyncio.Future[None]) -> None:
+    if not seen.done():
+        seen.set_result(None)
 
 
 async def settle(futures: Iterable[Future[Any]]) -> None:
