@@ -12,6 +12,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from app.core.page import Page, Reject
+from app.framing.batches import occupied_bytes
 from app.framing.ends import Ends
 
 PARSER_ERRORS = (pa.ArrowException, ValueError, OverflowError)
@@ -156,7 +157,7 @@ def table_page(page: Page, schema: pa.Schema, batches: Sequence[pa.RecordBatch],
         batch = batches[0]
     else:
         batch = pa.concat_batches(batches) if batches else no_rows(schema)
-    nbytes = max(1, batch.nbytes)
+    nbytes = occupied_bytes(batch, page.nbytes)
     return Page(batch, nbytes, batch.num_rows, page.byte, page.line, page.first, (*rejects, *page.rejects))
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from app.framing.native import LIBRARY, Column
 from app.framing.native.kinds import STRING, Kind, kind_of
 from app.framing.native.room import Room
+from app.framing.native.scratch import scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class CsvKernel:
         return _Fields(rows, [(start, start + 4) for start in starts], nbytes, 2, 0, self._quote, 0, 0, room)
 
     def _room(self, nbytes: int) -> pa.Buffer | None:
-        return pa.allocate_buffer(nbytes) if nbytes <= self._most_bytes else None
+        return scratch(nbytes) if nbytes <= self._most_bytes else None
 
     def _batch(self, text: pa.Buffer, found: _Fields) -> pa.RecordBatch | None:
         rows, count = found.rows, len(self._columns)

@@ -9,6 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from app.framing.native import LIBRARY
+from app.framing.native.scratch import scratch
 
 _SPARE_RECORDS = 1024
 _RECORD_BYTES = 8
@@ -68,10 +69,10 @@ def known_ends(buffer: bytes, delimiter: int = 0, quote: int = 0) -> KnownEnds |
     if LIBRARY is None:
         return None
     most = len(buffer) // _RECORD_BYTES + _SPARE_RECORDS
-    room, inner = pa.allocate_buffer(4 * (most + 8)), ctypes.c_int64()
+    room, inner = scratch(4 * (most + 8)), ctypes.c_int64()
     count = LIBRARY.weir_csv_record_ends(
         pa.py_buffer(buffer).address, len(buffer), delimiter, quote, most, room.address, ctypes.addressof(inner)
     )
     if count < 0 or inner.value:
         return None
-    return KnownEnds(memoryview(room).cast("B").cast("I")[:count])
+    return KnownEnds(memoryview(bytes(memoryview(room)[: 4 * count])).cast("I"))

@@ -16,6 +16,7 @@ import pyarrow.types as pt
 from app.framing.native import LIBRARY, Node
 from app.framing.native.kinds import STRING, STRUCT, Kind, kind_of
 from app.framing.native.room import Room
+from app.framing.native.scratch import scratch
 
 _MOST_FIELDS = 256
 """Of an object: beyond, keys in ever another order would be looked for too long."""
@@ -77,7 +78,7 @@ class NdjsonKernel:
                 places[index].append(fixed.want(int(lines * kind.value_bytes) + 1))
         if spans.nbytes > self._most_bytes:
             return None
-        fixed_at, spans_at = fixed.make(), spans.make()
+        fixed_at, spans_at = fixed.make(), scratch(spans.nbytes).address
         for index, kind in self._used:
             node, [(validity_at, _), *values] = nodes[index], places[index]
             node.validity = fixed_at + validity_at

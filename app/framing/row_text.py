@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from app.framing.native import LIBRARY, Written
 from app.framing.native.kinds import FLOAT32, kind_of
+from app.framing.native.scratch import SCRATCH_BYTES, scratch
 
 _READ = (pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.date32())
 _CODES = {type_: kind.code for type_ in _READ if (kind := kind_of(type_))} | {pa.float32(): FLOAT32}
@@ -59,10 +60,13 @@ def row_text(columns: Sequence[Column], *, null: bytes, end: bytes, head: bytes 
     most_bytes = LIBRARY.weir_rows_bytes(written, len(columns), rows, len(null), len(end))
     if most_bytes < 0:
         return None
-    room = pa.allocate_buffer(len(head) + most_bytes, resizable=True)
+    is_small = len(head) + most_bytes <= SCRATCH_BYTES  # then it is copied sooner than an allocation is cut down
+    room = scratch(SCRATCH_BYTES) if is_small else pa.allocate_buffer(len(head) + most_bytes, resizable=True)
     ctypes.memmove(room.address, head, len(head))
     nbytes = LIBRARY.weir_rows_write(
         *(written, len(columns), rows, null + _PADDING, len(null), end + _PADDING, len(end), room.address + len(head))
     )
+    if is_small:
+        return memoryview(bytes(memoryview(room)[: len(head) + nbytes]))
     room.resize(len(head) + nbytes, shrink_to_fit=True)
     return memoryview(room).toreadonly()[: len(head) + nbytes]  # its length is still that of before

@@ -54,7 +54,8 @@ class Slices:
                 rows = -(-batch.num_rows // parts)
                 waiting += [batch.slice(start, rows) for start in range(0, batch.num_rows, rows)][::-1]
                 continue
-            yield Page(batch, max(1, batch.nbytes), batch.num_rows, page.byte, page.line, first, rejects)
+            nbytes = page.nbytes if batch is page.payload else max(1, batch.nbytes)
+            yield Page(batch, nbytes, batch.num_rows, page.byte, page.line, first, rejects)
             first, rejects = False, ()
 
     def flush(self) -> Iterator[Page]:

@@ -168,11 +168,13 @@ class Query:
             for piece in pieces(
                 batch, page_bytes=self._page_bytes, row_bytes=feed.largest_bytes, steps=steps_of(self._clauses)
             ):
-                yield query_page(piece.rename_columns(names), first=first, rejects=feed.take_rejects())
+                rejects = feed.take_rejects()
+                yield query_page(piece.rename_columns(names), page_bytes=self._page_bytes, first=first, rejects=rejects)
                 first = False
         if first or feed.rejects:
             empty = pa.RecordBatch.from_pylist([], schema=reader.schema)
-            yield query_page(empty.rename_columns(names), first=first, rejects=feed.take_rejects())
+            rejects = feed.take_rejects()
+            yield query_page(empty.rename_columns(names), page_bytes=self._page_bytes, first=first, rejects=rejects)
 
     def _look_at_disk(self, connection: duckdb.DuckDBPyConnection) -> None:
         """What there is once the input is over is the most there was, or nearly."""

@@ -54,12 +54,12 @@ class RowQuery:
         batch = fitted(page.payload, bound.fed)
         made = bound.made_of(batch, self.grows * self._page_bytes)
         first, rejects = page.first, page.rejects
-        parts = pieces(made, page_bytes=self._page_bytes, row_bytes=batch.nbytes, steps=steps_of(self._clauses))
+        parts = pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=steps_of(self._clauses))
         for piece in parts:
-            yield query_page(piece, first=first, rejects=rejects)
+            yield query_page(piece, page_bytes=self._page_bytes, first=first, rejects=rejects)
             first, rejects = False, ()
         if not made.num_rows:
-            yield query_page(made, first=first, rejects=rejects)
+            yield query_page(made, page_bytes=self._page_bytes, first=first, rejects=rejects)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""

@@ -93,11 +93,11 @@ class GroupColumns:
         made = rows.made_of(batch, self.grows * self._page_bytes)
         kind = self._grouped.levels.clause.kind
         first = page.first
-        for piece in pieces(made, page_bytes=self._page_bytes, row_bytes=batch.nbytes, steps=kind):
-            yield query_page(piece, first=first, rejects=())
+        for piece in pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=kind):
+            yield query_page(piece, page_bytes=self._page_bytes, first=first)
             first = False
         if not made.num_rows:
-            yield query_page(made, first=first, rejects=())
+            yield query_page(made, page_bytes=self._page_bytes, first=first)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
