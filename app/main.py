@@ -176,7 +176,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         options=WorkOptions(
             build=build_options(settings, str(spool.directory)),
             high_water_bytes=settings.high_water_bytes,
-            lanes=settings.worker_threads + 1,
+            lanes=settings.lanes,
             max_body_bytes=settings.max_body,
             idle_s=settings.idle_timeout,
             socket_bytes=settings.socket_bytes if settings.wire == "pages" else 0,

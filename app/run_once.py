@@ -67,7 +67,7 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                 tables = Lookups(settings.lookups_dir, stores, budget, io_executor, max_line_bytes=settings.max_line)
                 lookups = await ends.enter_async_context(tables.hold(plan.lookups))
                 options = build_options(settings, str(spool.directory))
-                allowance = Allowance(budget.free_bytes, settings.high_water_bytes, 2 * settings.worker_threads)
+                allowance = Allowance(budget.free_bytes, settings.high_water_bytes, settings.lanes)
                 built = build_within(allowance, options, partial(build, plan, keep=rejects.keep, lookups=lookups))
                 pages: Source
                 if built.read_file is not None and opened.pages_by is not None:
@@ -91,7 +91,7 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                     FlowOptions(
                         built.page_bytes,
                         max(settings.high_water_bytes, built.page_bytes),
-                        2 * settings.worker_threads,
+                        settings.lanes,
                         built.source_page_bytes,
                     ),
                     outside_bytes=built.outside_bytes + opened.holds,

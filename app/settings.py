@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     log_format: Annotated[Literal["text", "json"], Field(description="log lines for people or for machines")] = "text"
 
+    @property
+    def lanes(self) -> int:
+        """See ``FlowOptions``."""
+        return self.worker_threads + 1
+
     @model_validator(mode="after")
     def _fit(self) -> Settings:
         if self.max_line > self.page_bytes * 16:

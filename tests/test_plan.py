@@ -234,8 +234,8 @@ def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
         items = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
         plan = plan_of_query([*items, ("to", "csv")] if "to=" not in query else items)
         large, fitted = build(plan, OPTIONS), build_within(allowance, OPTIONS, partial(build, plan))
-        assert fitted.least_bytes(allowance) <= allowance.nbytes * 3 // 4
-        assert large.least_bytes(allowance) > allowance.nbytes * 3 // 4 or fitted.page_bytes == large.page_bytes
+        assert fitted.least_bytes(allowance) <= allowance.nbytes * 4 // 5
+        assert large.least_bytes(allowance) > allowance.nbytes * 4 // 5 or fitted.page_bytes == large.page_bytes
         assert fitted.source_page_bytes == 1 << 20
         tiny = build_within(Allowance(nbytes=1, high_water_bytes=2 << 20, lanes=4), OPTIONS, partial(build, plan))
         assert tiny.page_bytes == 2 * (64 << 10)

@@ -23,7 +23,7 @@ from app.plan.plan import Plan
 from app.stages import StageContext
 from app.stages.lookup import Lookup
 from app.stages.needs import needs
-from app.stages.sql import Query, is_whole
+from app.stages.sql import Query, remembers_rows
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_rows import RowQuery
 from app.stages.sql_totals import GroupColumns, GroupTotals
@@ -55,14 +55,11 @@ class BuildOptions:
 
 def build_within(allowance: Allowance, options: BuildOptions, make: Callable[[BuildOptions], Built]) -> Built:
     """What ``make`` (``build``, with all but the options) gives; with smaller pages, where those of ``options`` would take
-    more than three quarters of ``allowance`` (the rest is for source and sink) and smaller ones can be made."""
+    more than four fifths of ``allowance`` (the rest is for source and sink) and smaller ones can be made."""
     while True:
         built = make(options)
-        if (
-            not built.cuts
-            or options.page_bytes < 2 * _LEAST_PAGE_BYTES
-            or built.least_bytes(allowance) <= allowance.nbytes * 3 // 4
-        ):
+        is_least = not built.cuts or options.page_bytes < 2 * _LEAST_PAGE_BYTES
+        if is_least or built.least_bytes(allowance) <= allowance.nbytes * 4 // 5:
             return built
         options = options.halved()
 
@@ -111,7 +108,7 @@ def build(
         return Built(tuple(stages), target, media_type, page_bytes, page_bytes, 0, None, None, None, PassedOver())
 
     before, between, after = around_rows(plan.steps, source, target)
-    if any(is_whole(planned.step.name, planned.argument) for planned in between) and not before and not decode:
+    if any(remembers_rows(planned.step.name, planned.argument) for planned in between) and not before and not decode:
         # What such a step remembers needs the room more than pages do. The reader cuts them down.
         options = options.halved()
         context = replace(context, page_bytes=options.page_bytes)

@@ -14,10 +14,9 @@ import pyarrow as pa
 INSTANCE_BYTES = 6 * 1024 * 1024
 """What an instance takes beside what it does."""
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
-_BINDER_BYTES = 32 * 1024 * 1024
 
-_binder: duckdb.DuckDBPyConnection | None = None
-_binding = threading.Lock()
+_shared: duckdb.DuckDBPyConnection | None = None
+_sharing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,16 @@ def open_engine(
 
 
 @contextmanager
-def binder(schema: pa.Schema) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An instance to try queries on, whose ``input`` has no row. The process has one, which opens with the first call."""
-    global _binder
-    with _binding:
-        if _binder is None:
-            _binder = open_engine(memory_bytes=_BINDER_BYTES)
-            atexit.register(_binder.close)
-        _binder.register("input", pa.RecordBatch.from_pylist([], schema=schema))
+def shared_engine(rows: pa.RecordBatch) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An instance whose ``input`` are these few ``rows``: to try queries on, or for a page. The process has one, which opens
+    with the first call; others wait until it is free."""
+    global _shared
+    with _sharing:
+        if _shared is None:
+            _shared = open_engine(memory_bytes=MEMORY_LIMIT_BYTES)
+            atexit.register(_shared.close)
+        _shared.register("input", rows)
         try:
-            yield _binder
+            yield _shared
         finally:
-            _binder.unregister("input")
+            _shared.unregister("input")

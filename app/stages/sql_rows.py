@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from app.core.page import Page
+from app.framing.batches import empty_batch
 from app.stages.sql_binding import bind
 from app.stages.sql_bound_rows import BoundRows
 from app.stages.sql_clause import Clause, steps_of
-from app.stages.sql_engine import INSTANCE_BYTES, binder
+from app.stages.sql_engine import shared_engine
 from app.stages.sql_formula import Unfit
 from app.stages.sql_growth import growth
 from app.stages.sql_pages import fitted, pieces, query_page
@@ -33,6 +34,7 @@ class RowQuery:
     """
 
     name = "sql"
+    holds = 0
     stateless = True
 
     def __init__(self, clauses: Sequence[tuple[str, str]], *, page_bytes: int) -> None:
@@ -41,7 +43,6 @@ class RowQuery:
         self._page_bytes = page_bytes
         # Beside what is made of a row: the columns that a filter has left of it.
         self.grows = max(1.0, self._growth.row) + self._growth.work + 1.0
-        self.holds = INSTANCE_BYTES
         self._bound: BoundRows | None = None
         self._binding = threading.Lock()
 
@@ -52,7 +53,7 @@ class RowQuery:
             return
         bound = self._bound_to(page.payload.schema)
         batch = fitted(page.payload, bound.fed)
-        made = bound.made_of(batch, self.grows * self._page_bytes)
+        made = bound.made_of(batch)
         first, rejects = page.first, page.rejects
         parts = pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=steps_of(self._clauses))
         for piece in parts:
@@ -74,7 +75,7 @@ class RowQuery:
 
 def _bound(clauses: Sequence[Clause], fed: pa.Schema) -> BoundRows:
     """Raises ``bad_sql`` where a clause does not fit."""
-    with binder(fed) as connection:
+    with shared_engine(empty_batch(fed)) as connection:
         query = bind(connection, clauses, fed.names)
         schema = connection.sql(query.sql).to_arrow_reader(1).schema
     program: Program | None

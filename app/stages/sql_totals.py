@@ -16,7 +16,7 @@ from app.framing.parquet_scan import FileScan
 from app.stages.groups import Groups, Kind, Total, supported
 from app.stages.sql_binding import Bound, Piece, bind, plain
 from app.stages.sql_bound_rows import BoundRows
-from app.stages.sql_engine import INSTANCE_BYTES, binder
+from app.stages.sql_engine import shared_engine
 from app.stages.sql_formula import Formula, Unfit, condition, formula
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import ARGUMENT, KEY, TOTAL, Levels
@@ -24,7 +24,7 @@ from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_program import Filter, Program, Projection
 from app.stages.sql_types import fed_schema
 
-GROUPS_BYTES = 4 * 1024 * 1024
+GROUPS_BYTES = 2 * 1024 * 1024
 _FEW_ROWS = 4
 """Where a group has fewer rows than this, to group them first is work for nothing."""
 _QUICK_ROWS = 2000
@@ -74,6 +74,7 @@ class GroupColumns:
     """Pages with the keys and arguments of a query, of those rows that it is about."""
 
     name = "group-columns"
+    holds = 0
     stateless = True
 
     def __init__(self, grouped: Grouped, *, page_bytes: int) -> None:
@@ -81,7 +82,6 @@ class GroupColumns:
         self._page_bytes = page_bytes
         found = growth([grouped.levels.clause])
         self.grows = max(1.0, found.row) + found.work + 1.0
-        self.holds = INSTANCE_BYTES
 
     def feed(self, page: Page) -> Iterator[Page]:
         """What is needed of the rows of ``page``."""
@@ -90,7 +90,7 @@ class GroupColumns:
             yield page
             return
         batch = fitted(page.payload, rows.fed)
-        made = rows.made_of(batch, self.grows * self._page_bytes)
+        made = rows.made_of(batch)
         kind = self._grouped.levels.clause.kind
         first = page.first
         for piece in pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=kind):
@@ -175,7 +175,7 @@ class GroupTotals:
 
 def _bound(levels: Levels, fed: pa.Schema) -> _Bound:
     clause = levels.clause
-    with binder(fed) as connection:
+    with shared_engine(empty_batch(fed)) as connection:
         query = bind(connection, [clause], fed.names)
         wanted = connection.sql(query.sql).to_arrow_reader(1).schema
     try:
@@ -183,7 +183,7 @@ def _bound(levels: Levels, fed: pa.Schema) -> _Bound:
     except Unfit:
         return _Bound()
     assert made.query is not None
-    with binder(made.totals_schema) as connection:
+    with shared_engine(empty_batch(made.totals_schema)) as connection:
         made.query = plain(connection, made.query)
         found = connection.sql(made.query.sql).to_arrow_reader(1).schema
     return made if found.equals(wanted) else _Bound()

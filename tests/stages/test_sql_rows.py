@@ -176,10 +176,10 @@ def test_which_steps_workers_do(clauses: list[tuple[str, str]], can: bool) -> No
 
 
 def test_formulas_do_the_plain_steps_without_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
-        raise AssertionError("an engine was opened")
+    def refuse(_: object) -> None:
+        raise AssertionError("DuckDB was asked for a page")
 
-    monkeypatch.setattr("app.stages.sql_bound_rows.open_engine", refuse)
+    monkeypatch.setattr("app.stages.sql_bound_rows.shared_engine", refuse)
     table = pa.RecordBatch.from_pydict({"x": [1.0, 30.0, None], "t": ["a", "b", "c"], "d": [None, 1, 2]})
     for clauses in (
         [("where", "x < 24")],
