@@ -55,10 +55,13 @@ Decisions, and what was not chosen
   What is written plainly in CSV or NDJSON is parsed by a small library of ours in C (``framing/native``), at three to eight
   times the speed and bit for bit the same; pyarrow stays the judge of everything else, and does it all where there is no
   compiler.
-* A table is cut on the loop, though it takes half a millisecond for 1 MiB: by way of a thread each page waited twice as
-  long as that, and nothing behind it could begin.
-* What needs all rows (``aggregate``, ``distinct``, ``sql``) is the same one DuckDB query, on one thread, in the order of
-  the input: so sums of floats are always the same, and memory is a setting; the rest spills to the spool.
+* A page is cut into records by the worker that takes it on, when it is its turn (``core/segment``): on the loop it held up
+  all that the loop does for others, and by a hop of its own it waited twice as long as the cut takes.
+* Conditions and select lists of plain types are computed by Arrow's kernels where a page is parsed (``stages/sql_formula``);
+  DuckDB says what they mean, and does all else. It says so in the tests too.
+* A query that groups is taken apart (``stages/sql_levels``): keys and arguments on the workers, totals by C in one table, in
+  the order of the input, and DuckDB over the totals. So sums of floats are always the same; what has no room among the
+  totals goes on to DuckDB, which spills. ``distinct``, ORDER BY and rarer aggregates are DuckDB's alone, on one thread.
 * Windows are ours, and not DuckDB's: it would give them at the end. Their groups stay in one table of the library in C
   (``stages/groups``), to which rows are added in their order, so that nothing depends on where pages were cut; pyarrow's
   ``group_by`` would make all groups anew with each page, at a fifth of the speed.
