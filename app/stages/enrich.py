@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from app.core.errors import Refusal, known
 from app.core.page import Page, Reject
 from app.core.units import as_size
+from app.framing.batches import occupied_bytes
 from app.framing.json_text import rows_text
 from app.framing.needs import field_called, folded
 from app.stages.lookup import Lookup, is_key, key_of, key_type
@@ -83,6 +83,7 @@ class Enrich:
                 self._lengths = length if self._lengths is None else pc.add(self._lengths, length)
         # The lengths of what is added stay; index and table are paid for by whoever loaded them.
         self.holds = 0 if self._lengths is None else int(self._lengths.nbytes)
+        self._longest_bytes = 0 if self._lengths is None else pc.max(self._lengths).as_py() or 0
         self._left: list[int] | None = None
 
     def feed(self, page: Page) -> Iterator[Page]:
@@ -95,6 +96,9 @@ class Enrich:
             self._fail(batch, found)
         if found.null_count and self._asked.missing == "drop":
             batch, found = batch.filter(found.is_valid()), found.drop_null()
+        if page.nbytes + batch.num_rows * (self._fixed_bytes + self._longest_bytes) <= 2 * self._page_bytes:
+            yield self._enriched(page, batch, found, page.first, page.rejects)
+            return
         first, rejects = page.first, page.rejects
         for start, rows in self._pieces(batch, found):
             yield self._enriched(page, batch.slice(start, rows), found.slice(start, rows), first, rejects)
@@ -110,8 +114,8 @@ class Enrich:
         columns = [*batch.columns, *(column.take(found) for column in self._added.columns)]
         schema = pa.schema([*batch.schema, *(field.with_nullable(True) for field in self._added.schema)])
         made = pa.RecordBatch.from_arrays(columns, schema=schema)
-        nbytes = max(1, made.nbytes)
-        return dataclasses.replace(page, payload=made, nbytes=nbytes, rows=made.num_rows, first=first, rejects=rejects)
+        nbytes = occupied_bytes(made, 2 * self._page_bytes)
+        return Page(made, nbytes, made.num_rows, page.byte, page.line, first, rejects)
 
     def _bind(self, schema: pa.Schema) -> list[int]:
         left = []

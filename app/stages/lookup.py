@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from app.core.errors import Refusal
-from app.framing.native import LIBRARY
+from app.framing.native import LIBRARY, Keys
 from app.framing.needs import field_called, folded
 
-_SLOT_BYTES = 4
+_SLOT_BYTES = 16
 _MOST_ROWS = 2**31 - 2
 
 
@@ -35,10 +35,8 @@ class KeyIndex:
         self._mask = count - 1
         self._slots = pa.allocate_buffer(_SLOT_BYTES * count)
         ctypes.memset(self._slots.address, 0, self._slots.size)
-        if pt.is_int64(keys.type):
-            twin = LIBRARY.weir_index_numbers(_numbers(keys), len(keys), self._slots.address, self._mask)
-        else:
-            twin = LIBRARY.weir_index_texts(*_texts(keys), len(keys), self._slots.address, self._mask)
+        self._indexed = _described(keys)
+        twin = LIBRARY.weir_index(ctypes.addressof(self._indexed), self._slots.address, self._mask)
         if twin >= 0:
             raise _twice(named, keys[twin].as_py(), int(twin))
 
@@ -49,23 +47,18 @@ class KeyIndex:
 
     def find(self, wanted: pa.Array) -> pa.Array:
         """The row (int32) of each of ``wanted``, of the keys' type; null where there is none."""
-        if self._slots is None:
+        rows = len(wanted)
+        if self._slots is None or not rows:
             return pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
         assert LIBRARY is not None
-        rows = pa.allocate_buffer(4 * len(wanted))
-        if pt.is_int64(wanted.type):
-            LIBRARY.weir_find_numbers(
-                *(_numbers(wanted), len(wanted), _numbers(self._keys), self._slots.address, self._mask, rows.address)
-            )
-        else:
-            LIBRARY.weir_find_texts(
-                *(*_texts(wanted), len(wanted), *_texts(self._keys), self._slots.address, self._mask, rows.address)
-            )
-        found = pa.Array.from_buffers(pa.int32(), len(wanted), [None, rows])
-        is_found = pc.greater_equal(found, 0)
-        if wanted.null_count:
-            is_found = pc.and_(is_found, wanted.is_valid())
-        return pc.if_else(is_found, found, pa.scalar(None, pa.int32())) if is_found.false_count else found
+        asked = _described(wanted)
+        room = pa.allocate_buffer(4 * rows + (rows + 7) // 8)
+        missing = LIBRARY.weir_find(
+            *(ctypes.addressof(asked), ctypes.addressof(self._indexed), self._slots.address, self._mask),
+            *(room.address, room.address + 4 * rows),
+        )
+        found = room.slice(4 * rows) if missing else None
+        return pa.Array.from_buffers(pa.int32(), rows, [found, room.slice(0, 4 * rows)], missing)
 
     def _check_distinct(self, named: str) -> None:
         first = pc.index_in(self._keys, value_set=self._keys)
@@ -139,7 +132,9 @@ def is_key(type_: pa.DataType) -> bool:
 
 def _plain_key(array: pa.Array) -> pa.Array:
     type_ = array.type
-    if pt.is_string(type_) or pt.is_large_string(type_):
+    if pt.is_string(type_):
+        return pa.Array.from_buffers(pa.binary(), len(array), array.buffers(), array.null_count, array.offset)
+    if pt.is_large_string(type_):
         return array.cast(pa.string()).cast(pa.binary())
     if pt.is_integer(type_) and type_ != pa.uint64():
         return array.cast(pa.int64())
@@ -150,13 +145,14 @@ def _plain_key(array: pa.Array) -> pa.Array:
     return array.cast(pa.string()).cast(pa.binary())
 
 
-def _numbers(array: pa.Array) -> int:
-    return int(array.buffers()[1].address) + 8 * array.offset if len(array) else 0
-
-
-def _texts(array: pa.Array) -> tuple[int, int]:
-    _, offsets, data = array.buffers()
-    return (int(offsets.address) + 4 * array.offset if len(array) else 0), (data.address if data is not None else 0)
+def _described(array: pa.Array) -> Keys:
+    """``array``, of int64 or of binary, to C; which keeps nothing of it alive."""
+    validity, *parts = array.buffers()
+    data = parts[-1].address if parts[-1] is not None else 0
+    is_null = validity.address if validity is not None and array.null_count else None
+    if pt.is_int64(array.type):
+        return Keys(None, None, data + 8 * array.offset, is_null, array.offset, len(array))
+    return Keys(data or parts[0].address, parts[0].address + 4 * array.offset, None, is_null, array.offset, len(array))
 
 
 def _twice(named: str, key: object, row: int) -> Refusal:

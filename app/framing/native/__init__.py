@@ -20,10 +20,8 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_csv_split_regular": (
         *(_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE, _PLACE),
     ),
-    "weir_index_numbers": (_INT64, _PLACE, _INT64, _PLACE, _UINT64),
-    "weir_find_numbers": (None, _PLACE, _INT64, _PLACE, _PLACE, _UINT64, _PLACE),
-    "weir_index_texts": (_INT64, _PLACE, _PLACE, _INT64, _PLACE, _UINT64),
-    "weir_find_texts": (None, _PLACE, _PLACE, _INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE),
+    "weir_index": (_INT64, _PLACE, _PLACE, _UINT64),
+    "weir_find": (_INT64, _PLACE, _PLACE, _PLACE, _UINT64, _PLACE, _PLACE),
     "weir_groups_index": (None, _PLACE),
     "weir_groups_add": (_INT64, _PLACE, _PLACE, _PLACE, _PLACE, _INT64, _INT64),
     "weir_groups_keys": (None, _PLACE, _PLACE),
@@ -52,6 +50,19 @@ class Column(ctypes.Structure):
         ("kind", _INT32),
         ("returns", _INT32),
         ("unused", _INT32),
+    ]
+
+
+class Keys(ctypes.Structure):
+    """``keys`` of hash.c."""
+
+    _fields_ = [
+        ("texts", _PLACE),
+        ("offsets", _PLACE),
+        ("numbers", _PLACE),
+        ("validity", _PLACE),
+        ("offset", _INT64),
+        ("rows", _INT64),
     ]
 
 

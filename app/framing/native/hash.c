@@ -1,9 +1,28 @@
 /* An index of keys that are all different: open addressing with linear probing, at most half full.
 
-   slots[i] is 0, or one more than the row of a key. mask is the number of slots, a power of two, less one. */
+   To find a key takes as long as memory does, so the slots of many are asked for before the first is looked at, and a slot
+   has all that tells most keys apart. mask is the number of slots, a power of two, less one. */
 
 #include <stdint.h>
 #include <string.h>
+
+#define TOGETHER 64
+
+/* Empty if row is 0, which is one more than the row of a key. A number is its own word. Of a text the word is its first
+   eight bytes, and the mark its length if these are all of it, or else more than 8, by its hash. */
+typedef struct {
+    uint64_t word;
+    uint32_t mark, row;
+} slot;
+
+/* Keys of an array: numbers, or what stands between offsets in texts. validity may be NULL; offset counts its bits alone. */
+typedef struct {
+    const uint8_t *texts;
+    const int32_t *offsets;
+    const int64_t *numbers;
+    const uint8_t *validity;
+    int64_t offset, rows;
+} keys;
 
 /* The finalizer of SplitMix64 (G. Steele, D. Lea, C. Flood). */
 static inline uint64_t mixed(uint64_t x)
@@ -13,73 +32,106 @@ static inline uint64_t mixed(uint64_t x)
     return x ^ (x >> 31);
 }
 
-static uint64_t hash_of(const uint8_t *text, int32_t length)
+/* Up to eight bytes as a number; none behind them is read. */
+static inline uint64_t word_of(const uint8_t *text, int32_t length)
 {
-    uint64_t hash = (uint64_t)length * UINT64_C(0x9e3779b97f4a7c15), word;
-    for (; length >= 8; text += 8, length -= 8) {
+    uint64_t word = 0;
+    uint32_t low, high;
+    if (length >= 8) {
         memcpy(&word, text, 8);
-        hash = mixed(hash ^ word);
+    } else if (length >= 4) {
+        memcpy(&low, text, 4);
+        memcpy(&high, text + length - 4, 4);
+        word = low | (uint64_t)high << 8 * (length - 4);
+    } else {
+        for (int32_t i = 0; i < length; i++)
+            word |= (uint64_t)text[i] << 8 * i;
     }
-    word = 0;
-    memcpy(&word, text, (size_t)length);
-    return mixed(hash ^ word);
+    return word;
 }
 
-/* Puts rows keys into empty slots. Gives -1, or the row of a key that was there before. */
-int64_t weir_index_numbers(const int64_t *keys, int64_t rows, uint32_t *slots, uint64_t mask)
+static inline uint64_t hash_of(const uint8_t *text, int32_t length)
 {
-    for (int64_t row = 0; row < rows; row++) {
-        uint64_t place = mixed((uint64_t)keys[row]) & mask;
-        for (; slots[place]; place = (place + 1) & mask)
-            if (keys[slots[place] - 1] == keys[row])
-                return row;
-        slots[place] = (uint32_t)row + 1;
+    uint64_t hash = (uint64_t)length * UINT64_C(0x9e3779b97f4a7c15);
+    for (; length > 8; text += 8, length -= 8)
+        hash = mixed(hash ^ word_of(text, 8));
+    return mixed(hash ^ word_of(text, length));
+}
+
+/* The slot of a key as it would be, and its hash. */
+static inline uint64_t described(const keys *of, int64_t row, slot *found)
+{
+    if (of->numbers) {
+        *found = (slot){(uint64_t)of->numbers[row], 0, (uint32_t)row + 1};
+        return mixed(found->word);
+    }
+    const uint8_t *text = of->texts + of->offsets[row];
+    const int32_t length = of->offsets[row + 1] - of->offsets[row];
+    const uint64_t hash = hash_of(text, length);
+    *found = (slot){word_of(text, length), length <= 8 ? (uint32_t)length : (uint32_t)(hash >> 32) | 16, (uint32_t)row + 1};
+    return hash;
+}
+
+static inline int is_same(const keys *a, int64_t row, const keys *b, int64_t other)
+{
+    const int32_t length = a->offsets[row + 1] - a->offsets[row];
+    return b->offsets[other + 1] - b->offsets[other] == length &&
+           !memcmp(a->texts + a->offsets[row], b->texts + b->offsets[other], (size_t)length);
+}
+
+/* Where a key stands, or the empty slot where it would. */
+static inline uint64_t place_of(const keys *of, const slot *key, uint64_t hash, const keys *indexed, const slot *slots,
+                                uint64_t mask)
+{
+    uint64_t place = hash & mask;
+    for (; slots[place].row; place = (place + 1) & mask)
+        if (slots[place].word == key->word && slots[place].mark == key->mark &&
+            (key->mark <= 8 || is_same(of, key->row - 1, indexed, slots[place].row - 1)))
+            break;
+    return place;
+}
+
+/* Puts all keys into empty slots. Gives -1, or the row of a key that was there before. */
+int64_t weir_index(const keys *of, slot *slots, uint64_t mask)
+{
+    for (int64_t row = 0; row < of->rows; row++) {
+        slot key;
+        const uint64_t hash = described(of, row, &key);
+        const uint64_t place = place_of(of, &key, hash, of, slots, mask);
+        if (slots[place].row)
+            return row;
+        slots[place] = key;
     }
     return -1;
 }
 
-/* The rows at which keys of the index equal wanted ones, -1 where none does. */
-void weir_find_numbers(const int64_t *wanted, int64_t rows, const int64_t *keys, const uint32_t *slots, uint64_t mask,
-                       int32_t *found)
+/* The rows at which keys of the index equal wanted ones; 0 and a bit of found that is not set where none does, or where
+   there is none. Gives how many these are. */
+int64_t weir_find(const keys *wanted, const keys *indexed, const slot *slots, uint64_t mask, int32_t *rows, uint8_t *found)
 {
-    for (int64_t row = 0; row < rows; row++) {
-        uint64_t place = mixed((uint64_t)wanted[row]) & mask;
-        while (slots[place] && keys[slots[place] - 1] != wanted[row])
-            place = (place + 1) & mask;
-        found[row] = (int32_t)slots[place] - 1;
+    slot described_keys[TOGETHER];
+    uint64_t hashes[TOGETHER];
+    int64_t missing = 0;
+    memset(found, 0, (size_t)((wanted->rows + 7) / 8));
+    for (int64_t first = 0; first < wanted->rows; first += TOGETHER) {
+        const int64_t count = wanted->rows - first < TOGETHER ? wanted->rows - first : TOGETHER;
+        for (int64_t i = 0; i < count; i++) {
+            hashes[i] = described(wanted, first + i, &described_keys[i]);
+            __builtin_prefetch(&slots[hashes[i] & mask]);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t row = first + i, bit = wanted->offset + row;
+            rows[row] = 0;
+            if (!wanted->validity || wanted->validity[bit >> 3] >> (bit & 7) & 1) {
+                const slot *at = &slots[place_of(wanted, &described_keys[i], hashes[i], indexed, slots, mask)];
+                if (at->row) {
+                    rows[row] = (int32_t)at->row - 1;
+                    found[row >> 3] |= (uint8_t)(1 << (row & 7));
+                    continue;
+                }
+            }
+            missing++;
+        }
     }
-}
-
-static inline int equal(const int32_t *offsets, const uint8_t *texts, uint32_t row, const uint8_t *text, int32_t length)
-{
-    return offsets[row + 1] - offsets[row] == length && !memcmp(texts + offsets[row], text, (size_t)length);
-}
-
-/* As weir_index_numbers; a text is what stands between two offsets. */
-int64_t weir_index_texts(const int32_t *offsets, const uint8_t *texts, int64_t rows, uint32_t *slots, uint64_t mask)
-{
-    for (int64_t row = 0; row < rows; row++) {
-        const uint8_t *text = texts + offsets[row];
-        const int32_t length = offsets[row + 1] - offsets[row];
-        uint64_t place = hash_of(text, length) & mask;
-        for (; slots[place]; place = (place + 1) & mask)
-            if (equal(offsets, texts, slots[place] - 1, text, length))
-                return row;
-        slots[place] = (uint32_t)row + 1;
-    }
-    return -1;
-}
-
-/* As weir_find_numbers. */
-void weir_find_texts(const int32_t *wanted_offsets, const uint8_t *wanted, int64_t rows, const int32_t *offsets,
-                     const uint8_t *texts, const uint32_t *slots, uint64_t mask, int32_t *found)
-{
-    for (int64_t row = 0; row < rows; row++) {
-        const uint8_t *text = wanted + wanted_offsets[row];
-        const int32_t length = wanted_offsets[row + 1] - wanted_offsets[row];
-        uint64_t place = hash_of(text, length) & mask;
-        while (slots[place] && !equal(offsets, texts, slots[place] - 1, text, length))
-            place = (place + 1) & mask;
-        found[row] = (int32_t)slots[place] - 1;
-    }
+    return missing;
 }
