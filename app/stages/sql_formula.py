@@ -7,11 +7,8 @@ numbers gives floats and never fails, and what is AND or OR of an unknown is unk
 
 from __future__ import annotations
 
-import datetime
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,15 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from app.framing.needs import folded
+from app.stages.sql_literal import Constant, constant, is_text, pattern, scalar
 from app.stages.sql_parser import Node, literal
 
 Columns = Sequence[Any]
 """The arrays of a page, by place; None for those that nobody needs."""
 
-_MOST_DIGITS = 15
-"""A decimal of so many digits becomes the nearest float by one division, as in DuckDB."""
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?", re.ASCII)
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
 _COMPARISONS = {
     "COMPARE_EQUAL": "=",
@@ -37,13 +31,15 @@ _COMPARISONS = {
     "COMPARE_LESSTHANOREQUALTO": "<=",
     "COMPARE_GREATERTHANOREQUALTO": ">=",
 }
-_CHECKED = {"+": pc.add_checked, "-": pc.subtract_checked, "*": pc.multiply_checked}
-_FLOATING = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide}
-_ONE_LITERAL = {
-    "starts_with": pc.starts_with,
-    "prefix": pc.starts_with,
-    "suffix": pc.ends_with,
-    "ends_with": pc.ends_with,
+_CHECKED = {"+": "add_checked", "-": "subtract_checked", "*": "multiply_checked"}
+_FLOATING = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
+_COMPARED = {"=": "equal", "<>": "not_equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+_OF_TEXT = {
+    "contains": "match_substring",
+    "starts_with": "starts_with",
+    "prefix": "starts_with",
+    "suffix": "ends_with",
+    "ends_with": "ends_with",
 }
 
 
@@ -53,25 +49,40 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A value for each row: its type, the columns that it ``uses``, by place, and how it is computed. ``of`` may raise
-    ``pa.ArrowException`` where a value cannot be computed."""
+    """A value for each row: its type, the columns that it ``uses``, by place, and an ``operation`` over operands.
+
+    The operation is a kernel of Arrow by its name there, with a text to look for as the ``argument`` of some, but for
+    three: ``column``, whose argument is the place; ``cast``, to the type; and ``nulls``, for each row of the operand.
+    """
 
     type: pa.DataType
     uses: frozenset[int]
-    of: Callable[[Columns], Any] = field(compare=False)
+    operation: str
+    operands: tuple[Formula | pa.Scalar, ...] = ()
+    argument: Any = None
 
-
-@dataclass(frozen=True, slots=True)
-class _Constant:
-    """A literal, or one that is cast to a time: what it is called in the tree, and its text."""
-
-    kind: str
-    text: str
+    def of(self, columns: Columns) -> Any:
+        """By Arrow. Raises ``pa.ArrowException`` where a value cannot be computed."""
+        if self.operation == "column":
+            return columns[self.argument]
+        values = [one.of(columns) if isinstance(one, Formula) else one for one in self.operands]
+        if self.operation == "cast":
+            return pc.cast(values[0], self.type, safe=False)
+        if self.operation == "nulls":
+            return pa.nulls(len(values[0]))
+        arguments = () if self.argument is None else (self.argument,)
+        return getattr(pc, self.operation)(*values, *arguments)
 
 
 def column(index: int, type_: pa.DataType) -> Formula:
     """A column as it is."""
-    return Formula(type_, frozenset([index]), lambda columns: columns[index])
+    return Formula(type_, frozenset([index]), "column", argument=index)
+
+
+def applied(operation: str, type_: pa.DataType, *operands: Any, argument: str | None = None) -> Formula:
+    """``operation`` over formulas and scalars, of which one at least is a formula."""
+    uses = frozenset().union(*(one.uses for one in operands if isinstance(one, Formula)))
+    return Formula(type_, uses, operation, operands, argument)
 
 
 def formula(node: Node, schema: pa.Schema, named: Mapping[bytes, Formula]) -> Formula:
@@ -96,14 +107,14 @@ def is_expressible(node: Node) -> bool:
     if kind == "COLUMN_REF":
         return len(node["column_names"]) == 1
     if kind in ("CONSTANT", "CAST"):
-        return _constant(node) is not None
+        return constant(node) is not None
     if kind == "FUNCTION":
         name, arguments = node["function_name"], [argument["expression"] for argument in node["arguments"]]
         if name in _FLOATING:
             return len(arguments) == 2 and all(map(is_expressible, arguments))
         if name in ("~~", "!~~"):
-            return is_expressible(arguments[0]) and _pattern(arguments[1]) is not None
-        return name in ("contains", *_ONE_LITERAL) and is_expressible(arguments[0]) and _is_text(arguments[1])
+            return is_expressible(arguments[0]) and pattern(arguments[1]) is not None
+        return name in _OF_TEXT and is_expressible(arguments[0]) and is_text(arguments[1])
     if kind == "BETWEEN":
         return all(is_expressible(node[word]) for word in ("input", "lower", "upper"))
     if kind == "COMPARISON":
@@ -132,19 +143,19 @@ class _Reader:
         if kind == "BETWEEN" and type_ == "COMPARE_BETWEEN":
             value = node["input"]
             both = (self._compared(value, ">=", node["lower"]), self._compared(value, "<=", node["upper"]))
-            return _joined(pc.and_kleene, both)
+            return _joined("and_kleene", both)
         if kind == "CONJUNCTION":
-            join = pc.and_kleene if type_ == "CONJUNCTION_AND" else pc.or_kleene
+            join = "and_kleene" if type_ == "CONJUNCTION_AND" else "or_kleene"
             return _joined(join, [self._truth(part) for part in node["children"]])
         if type_ == "OPERATOR_NOT":
-            return _applied(pc.invert, self._truth(node["children"][0]))
+            return _inverted(self._truth(node["children"][0]))
         if type_ in ("OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL"):
-            is_ = pc.is_null if type_ == "OPERATOR_IS_NULL" else pc.is_valid
-            return _applied(is_, self.value(node["children"][0]))
+            is_ = "is_null" if type_ == "OPERATOR_IS_NULL" else "is_valid"
+            return applied(is_, pa.bool_(), self.value(node["children"][0]))
         if type_ in ("COMPARE_IN", "COMPARE_NOT_IN"):
             first, *others = node["children"]
-            among = _joined(pc.or_kleene, [self._compared(first, "=", other) for other in others])
-            return among if type_ == "COMPARE_IN" else _applied(pc.invert, among)
+            among = _joined("or_kleene", [self._compared(first, "=", other) for other in others])
+            return among if type_ == "COMPARE_IN" else _inverted(among)
         raise Unfit
 
     def _truth(self, node: Node) -> Formula:
@@ -172,27 +183,23 @@ class _Reader:
         if not pt.is_string(text.type):
             raise Unfit
         if name in ("~~", "!~~"):
-            found = _pattern(arguments[1])
+            found = pattern(arguments[1])
             if found is None:
                 raise Unfit
-            matches = _applied(found[0], text, found[1])
-            return matches if name == "~~" else _applied(pc.invert, matches)
-        if not _is_text(arguments[1]):
-            raise Unfit
-        if name == "contains":
-            return _applied(pc.match_substring, text, literal(arguments[1]))
-        if name in _ONE_LITERAL:
-            return _applied(_ONE_LITERAL[name], text, literal(arguments[1]))
+            matches = applied(found[0], pa.bool_(), text, argument=found[1])
+            return matches if name == "~~" else _inverted(matches)
+        if name in _OF_TEXT and is_text(arguments[1]):
+            return applied(_OF_TEXT[name], pa.bool_(), text, argument=literal(arguments[1]))
         raise Unfit
 
     def _computed(self, name: str, arguments: Sequence[Node]) -> Formula:
         """Arithmetic. Of whole numbers of one type it stays in the type, and fails where that is too small."""
-        constants = [_constant(argument) for argument in arguments]
-        values = [self.value(node) for node, constant in zip(arguments, constants, strict=True) if constant is None]
+        constants = [constant(argument) for argument in arguments]
+        values = [self.value(node) for node, found in zip(arguments, constants, strict=True) if found is None]
         types = {value.type for value in values}
         if types and types <= {pa.int32(), pa.int64()} and name != "/":
             kept = pa.int64() if pa.int64() in types else pa.int32()
-            if any(constant and constant.kind != "INTEGER" for constant in constants):
+            if any(found and found.kind != "INTEGER" for found in constants):
                 raise Unfit  # a decimal makes a decimal
             compute = _CHECKED[name]
         elif types and types <= {pa.int32(), pa.int64(), pa.float64()}:
@@ -201,11 +208,11 @@ class _Reader:
         else:
             raise Unfit
         taken = iter(values)
-        sides = [_as(next(taken), kept) if constant is None else _scalar(constant, kept) for constant in constants]
-        return _joined_pair(compute, sides[0], sides[1], kept)
+        sides = [_as(next(taken), kept) if found is None else _scalar(found, kept) for found in constants]
+        return applied(compute, kept, *sides)
 
     def _compared(self, left: Node, comparison: str, right: Node) -> Formula:
-        one, other = _constant(left), _constant(right)
+        one, other = constant(left), constant(right)
         if one is not None and other is not None:
             raise Unfit
         if one is not None:
@@ -219,83 +226,29 @@ class _Reader:
             value, second = _as(value, pa.int64()), _as(second, pa.int64())
         elif len(types) > 1 or not _is_ordered(value.type) or pt.is_floating(value.type):
             raise Unfit  # floats may be NaN
-        return _joined_pair(_KERNELS[comparison], value, second, pa.bool_())
-
-
-_KERNELS = {
-    "=": pc.equal,
-    "<>": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-}
+        return applied(_COMPARED[comparison], pa.bool_(), value, second)
 
 
 def _compared_with(value: Formula, comparison: str, constant: pa.Scalar) -> Formula:
     if pt.is_floating(value.type) and comparison in (">", ">="):
         # NaN is above everything in DuckDB, and not below anything in Arrow.
-        below = pc.less_equal if comparison == ">" else pc.less
-        return Formula(pa.bool_(), value.uses, lambda columns: pc.invert(below(value.of(columns), constant)))
-    kernel = _KERNELS[comparison]
-    return Formula(pa.bool_(), value.uses, lambda columns: kernel(value.of(columns), constant))
+        return _inverted(applied("less_equal" if comparison == ">" else "less", pa.bool_(), value, constant))
+    return applied(_COMPARED[comparison], pa.bool_(), value, constant)
 
 
 def _as(value: Formula, type_: pa.DataType) -> Formula:
-    if value.type == type_:
-        return value
-    return Formula(type_, value.uses, lambda columns: pc.cast(value.of(columns), type_, safe=False))
+    return value if value.type == type_ else applied("cast", type_, value)
 
 
-def _applied(kernel: Callable[..., Any], value: Formula, *arguments: object) -> Formula:
-    return Formula(pa.bool_(), value.uses, lambda columns: kernel(value.of(columns), *arguments))
+def _inverted(value: Formula) -> Formula:
+    return applied("invert", pa.bool_(), value)
 
 
-def _joined(join: Callable[[Any, Any], Any], values: Sequence[Formula]) -> Formula:
+def _joined(join: str, values: Sequence[Formula]) -> Formula:
     first, *others = values
     for other in others:
-        first = _joined_pair(join, first, other, pa.bool_())
+        first = applied(join, pa.bool_(), first, other)
     return first
-
-
-def _joined_pair(join: Callable[[Any, Any], Any], one: Any, other: Any, type_: pa.DataType) -> Formula:
-    """Of two formulas, or a formula and a scalar."""
-    if not isinstance(one, Formula):
-        return Formula(type_, other.uses, lambda columns: join(one, other.of(columns)))
-    if not isinstance(other, Formula):
-        return Formula(type_, one.uses, lambda columns: join(one.of(columns), other))
-    return Formula(type_, one.uses | other.uses, lambda columns: join(one.of(columns), other.of(columns)))
-
-
-def _constant(node: Node) -> _Constant | None:
-    """``node`` as a number, a text, or a text that is cast to a time."""
-    text = literal(node)
-    if text is not None:
-        kind = str(node["literal"]["kind"])
-        return _Constant(kind, text) if kind in ("INTEGER", "NUMERIC", "STRING", "BOOLEAN") else None
-    if node["class"] != "CAST" or node["try_cast"] or not _is_text(node["child"]):
-        return None
-    kind = str(node["type_expr"]["type_name"]).upper()
-    return _Constant(kind, literal(node["child"]) or "") if kind in ("DATE", "TIMESTAMP") else None
-
-
-def _is_text(node: Node) -> bool:
-    return literal(node) is not None and node["literal"]["kind"] == "STRING"
-
-
-def _pattern(node: Node) -> tuple[Callable[..., Any], str] | None:
-    """What finds a pattern of LIKE that has no wildcard but a percent sign at an end."""
-    if not _is_text(node):
-        return None
-    text = literal(node) or ""
-    inner = text.strip("%")
-    if not inner or "%" in inner or "_" in inner or "\\" in inner or len(text) - len(inner) > 2:
-        return None
-    if text == f"%{inner}%":
-        return pc.match_substring, inner
-    if text == f"{inner}%":
-        return pc.starts_with, inner
-    return (pc.ends_with, inner) if text == f"%{inner}" else None
 
 
 def _is_ordered(type_: pa.DataType) -> bool:
@@ -304,33 +257,8 @@ def _is_ordered(type_: pa.DataType) -> bool:
     return bool(plain or (pt.is_timestamp(type_) and type_.tz is None))
 
 
-def _scalar(constant: _Constant, type_: pa.DataType) -> pa.Scalar:
-    """``constant`` as what it is compared as with a column of ``type_``. Raises ``Unfit`` unless that is exact."""
-    kind, text = constant.kind, constant.text
-    if pt.is_float64(type_) and kind in ("INTEGER", "NUMERIC"):
-        digits = text.strip("-").replace(".", "").lstrip("0")
-        if not ("e" in text.lower() or len(digits) <= _MOST_DIGITS):
-            raise Unfit
-        return pa.scalar(float(text), type_)
-    if pt.is_signed_integer(type_) and kind == "INTEGER":
-        if abs(int(text)) > 2 ** (type_.bit_width - 1) - 1:
-            raise Unfit
-        return pa.scalar(int(text), type_)
-    if pt.is_decimal128(type_) and kind in ("INTEGER", "NUMERIC") and "e" not in text.lower():
-        try:
-            return pa.scalar(Decimal(text)).cast(type_)
-        except pa.ArrowException:
-            raise Unfit from None
-    if pt.is_string(type_) and kind == "STRING":
-        return pa.scalar(text, type_)
-    if pt.is_boolean(type_) and kind == "BOOLEAN":
-        return pa.scalar(text == "true", type_)
-    try:
-        if pt.is_date32(type_) and kind in ("DATE", "STRING") and _DATE.fullmatch(text):
-            return pa.scalar(datetime.date.fromisoformat(text), type_)
-        is_time = _DATE.fullmatch(text) or _TIME.fullmatch(text)
-        if is_time and pt.is_timestamp(type_) and type_.tz is None and kind in ("DATE", "TIMESTAMP", "STRING"):
-            return pa.scalar(datetime.datetime.fromisoformat(text), pa.timestamp("us")).cast(type_)
-    except (ValueError, pa.ArrowException):
-        pass
-    raise Unfit
+def _scalar(constant: Constant, type_: pa.DataType) -> pa.Scalar:
+    found = scalar(constant, type_)
+    if found is None:
+        raise Unfit
+    return found

@@ -17,7 +17,7 @@ from app.stages.groups import Groups, Kind, Total, supported
 from app.stages.sql_binding import Bound, Piece, bind, plain
 from app.stages.sql_bound_rows import BoundRows
 from app.stages.sql_engine import shared_engine
-from app.stages.sql_formula import Formula, Unfit, condition, formula
+from app.stages.sql_formula import Formula, Unfit, applied, column, condition, formula
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import ARGUMENT, KEY, TOTAL, Levels
 from app.stages.sql_pages import fitted, pieces, query_page
@@ -204,7 +204,7 @@ def _taken_apart(levels: Levels, fed: pa.Schema, wanted: pa.Schema) -> _Bound:
     names = [*(f"{KEY}{i}" for i in range(len(keys))), *(f"{ARGUMENT}{i}" for i in range(len(arguments)))]
     places = [None if index is None else len(keys) + index for _, index in levels.totals]
     if not made and len(fed):  # rows are to be counted, and a column has to carry them
-        made = [Formula(pa.null(), frozenset([0]), lambda columns: pa.nulls(len(columns[0])))]
+        made = [applied("nulls", pa.null(), column(0, fed.field(0).type))]
         names, places = [f"{ARGUMENT}0"], [0]
     schema = pa.schema([pa.field(name, one.type) for name, one in zip(names, made, strict=True) if one])
     steps: list[Filter | Projection] = [Filter(condition(node, fed)) for node in levels.conditions]
