@@ -57,8 +57,10 @@ Decisions, and what was not chosen
   compiler.
 * A page is cut into records by the worker that takes it on, when it is its turn (``core/segment``): on the loop it held up
   all that the loop does for others, and by a hop of its own it waited twice as long as the cut takes.
-* Conditions and select lists of plain types are computed by Arrow's kernels where a page is parsed (``stages/sql_formula``);
-  DuckDB says what they mean, and does all else. It says so in the tests too.
+* Conditions and select lists of plain types are formulas (``stages/sql_formula``), computed where a page is parsed: by one
+  call into that library for a page (``stages/sql_kernel``), by pyarrow's kernels where it does not know something: each of
+  these gives the GIL up, and waits ten times as long to have it back as it computes. DuckDB says what formulas mean, in the
+  tests too, and does all else.
 * A query that groups is taken apart (``stages/sql_levels``): keys and arguments on the workers, totals by C in one table, in
   the order of the input, and DuckDB over the totals. So sums of floats are always the same; what has no room among the
   totals goes on to DuckDB, which spills. ``distinct``, ORDER BY and rarer aggregates are DuckDB's alone, on one thread.

@@ -25,8 +25,7 @@ class BoundRows:
         """What the rows of ``batch`` become. Raises ``bad_computation`` where a value cannot be computed."""
         if self.program is not None:
             try:
-                columns, _ = self.program.run(batch)
-                return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+                return pa.RecordBatch.from_arrays(self.program.run(batch), schema=self.schema)
             except pa.ArrowException:
                 pass  # DuckDB says whether that is a failure, and how it is told
         return self._by_duckdb(batch)

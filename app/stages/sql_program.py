@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -11,34 +10,27 @@ import pyarrow as pa
 from app.framing.needs import folded
 from app.stages.sql_clause import Clause
 from app.stages.sql_formula import Formula, column, condition, formula, is_expressible
+from app.stages.sql_kernel import kernel
 from app.stages.sql_parser import Node
-
-
-@dataclass(slots=True)
-class Filter:
-    """Keeps the rows for which ``condition`` holds; of their columns those in ``kept``, by place."""
-
-    condition: Formula
-    kept: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Projection:
-    """Makes these columns; None are those that nobody needs."""
-
-    columns: list[Formula | None]
+from app.stages.sql_steps import Filter, Projection, Step, prune
 
 
 class Program:
-    """``steps`` one after the other. It keeps nothing, and any number of threads may run it."""
+    """``steps`` one after the other, on rows of ``schema``: by the library in C, where it knows all of it and every number
+    is small enough, otherwise by Arrow. It keeps nothing, and any number of threads may run it."""
 
-    def __init__(self, steps: Sequence[Filter | Projection], width: int) -> None:
+    def __init__(self, steps: Sequence[Step], schema: pa.Schema) -> None:
+        width = len(next((step.columns for step in reversed(steps) if isinstance(step, Projection)), schema))
         self._steps = steps
-        self.uses = _prune(steps, width)
+        self.uses = prune(steps, width)
+        self._kernel = kernel(steps, schema.types)
 
-    def run(self, batch: pa.RecordBatch) -> tuple[list[Any], int]:
-        """The columns that ``batch`` becomes, and how many rows these have. Raises ``pa.ArrowException`` where a value
-        cannot be computed."""
+    def run(self, batch: pa.RecordBatch) -> list[Any]:
+        """The columns that ``batch`` becomes. Raises ``pa.ArrowException`` where a value cannot be computed."""
+        columns = None if self._kernel is None else self._kernel.run(batch)
+        return self._by_arrow(batch) if columns is None else columns
+
+    def _by_arrow(self, batch: pa.RecordBatch) -> list[Any]:
         columns, rows = list(batch.columns), batch.num_rows
         for step in self._steps:
             if isinstance(step, Projection):
@@ -48,13 +40,14 @@ class Program:
             kept_rows = mask.true_count
             if kept_rows < rows:
                 columns, rows = _filtered(columns, step.kept, mask), kept_rows
-        return columns, rows
+        return columns
 
 
 def row_program(clauses: Sequence[Clause], schema: pa.Schema) -> tuple[Program, pa.Schema]:
     """The program of ``clauses`` over rows of ``schema``, and the schema of what it makes, in which columns that DuckDB
     would name have no name. Raises ``Unfit``."""
-    steps: list[Filter | Projection] = []
+    steps: list[Step] = []
+    fed = schema
     for clause in clauses:
         level = clause.levels[0]
         if clause.kind == "where":
@@ -64,7 +57,7 @@ def row_program(clauses: Sequence[Clause], schema: pa.Schema) -> tuple[Program, 
         made += projected(level.entries, schema)
         steps.append(Projection([one for _, one in made]))
         schema = pa.schema([pa.field(name, one.type) for name, one in made])
-    return Program(steps, len(schema)), schema
+    return Program(steps, fed), schema
 
 
 def projected(entries: Iterable[Node], schema: pa.Schema) -> list[tuple[str, Formula]]:
@@ -110,16 +103,3 @@ def _filtered(columns: Sequence[Any], kept: Sequence[int], mask: pa.Array) -> li
         for index, array in zip(kept, batch.filter(mask).columns, strict=True):
             left[index] = array
     return left
-
-
-def _prune(steps: Sequence[Filter | Projection], width: int) -> frozenset[int]:
-    """Leave out what no later step needs; gives the columns of the input that are left."""
-    needed = frozenset(range(width))
-    for step in reversed(steps):
-        if isinstance(step, Filter):
-            step.kept = tuple(sorted(needed))
-            needed |= step.condition.uses
-        else:
-            step.columns = [one if index in needed else None for index, one in enumerate(step.columns)]
-            needed = frozenset().union(*(one.uses for one in step.columns if one is not None))
-    return needed

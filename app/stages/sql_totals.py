@@ -21,7 +21,8 @@ from app.stages.sql_formula import Formula, Unfit, applied, column, condition, f
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import ARGUMENT, KEY, TOTAL, Levels
 from app.stages.sql_pages import fitted, pieces, query_page
-from app.stages.sql_program import Filter, Program, Projection
+from app.stages.sql_program import Program
+from app.stages.sql_steps import Filter, Projection, Step
 from app.stages.sql_types import fed_schema
 
 GROUPS_BYTES = 2 * 1024 * 1024
@@ -207,9 +208,9 @@ def _taken_apart(levels: Levels, fed: pa.Schema, wanted: pa.Schema) -> _Bound:
         made = [applied("nulls", pa.null(), column(0, fed.field(0).type))]
         names, places = [f"{ARGUMENT}0"], [0]
     schema = pa.schema([pa.field(name, one.type) for name, one in zip(names, made, strict=True) if one])
-    steps: list[Filter | Projection] = [Filter(condition(node, fed)) for node in levels.conditions]
+    steps: list[Step] = [Filter(condition(node, fed)) for node in levels.conditions]
     piece = Piece(levels.clause, 0, "", 0)
-    rows = BoundRows(fed, schema, Bound(levels.row_query(), (piece,)), Program([*steps, Projection(made)], len(made)))
+    rows = BoundRows(fed, schema, Bound(levels.row_query(), (piece,)), Program([*steps, Projection(made)], fed))
     query = levels.total_query(wanted.names, lambda index: pt.is_integer(arguments[index].type))
     return _Bound(rows, [one.type for one in keys], totals, places, Bound(query, (piece,)))
 

@@ -9,8 +9,9 @@ import pytest
 
 from app.framing import csv_kernel, csv_write, ends, json_text, ndjson_kernel, row_text
 from app.framing.native import LIBRARIES
+from app.stages import sql_kernel
 
-_USERS = (csv_kernel, csv_write, ends, json_text, ndjson_kernel, row_text)
+_USERS = (csv_kernel, csv_write, ends, json_text, ndjson_kernel, row_text, sql_kernel)
 
 
 @pytest.fixture(scope="module", autouse=True, params=LIBRARIES, ids=lambda library: Path(library._name).name)

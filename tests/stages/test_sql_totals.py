@@ -20,7 +20,7 @@ from app.stages.sql_levels import levels
 from app.stages.sql_text import parse
 from app.stages.sql_totals import GroupColumns, Grouped, GroupTotals
 from tests.conformance.check_stage import run_stages
-from tests.stages.test_sql_rows import PAGE, conditions, names, numbers, outcome, paged, tables
+from tests.stages.test_sql_rows import PAGE, conditions, formulas_by, names, numbers, outcome, paged, tables
 
 OPTIONS = QueryOptions(PAGE, 1, 64 << 20, "", 0)
 KEYS = ("a", "b", "t", "d", "s", "u", "f", "m")
@@ -73,15 +73,17 @@ def in_levels(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
         return outcome(refusal)
 
 
+@pytest.mark.parametrize("way", ["c", "arrow"])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), questions(), st.integers(1, 12))
-def test_the_answer_is_that_of_one_query(table: pa.RecordBatch, clause: tuple[str, str], rows: int) -> None:
+@given(table=tables(), clause=questions(), rows=st.integers(1, 12))
+def test_the_answer_is_that_of_one_query(way: str, table: pa.RecordBatch, clause: tuple[str, str], rows: int) -> None:
     try:
         parse(*clause)
     except Refusal:
         return
     pages = paged(table, rows)
-    found = in_levels(clause, pages)
+    with formulas_by(way):
+        found = in_levels(clause, pages)
     assert found is None or found == by_query(clause, pages), clause
 
 

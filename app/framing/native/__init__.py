@@ -30,6 +30,7 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_csv_columns": (_INT32, _PLACE, _INT64, _INT64, _INT32, _INT32, _INT32, _INT64, _INT32, _PLACE),
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
+    "weir_program": (_INT64, _PLACE, _INT32, _PLACE, _INT64, _PLACE, _PLACE, _INT32),
     "weir_rows_bytes": (_INT64, _PLACE, _INT32, _INT64, _INT32, _INT32),
     "weir_rows_write": (_INT64, _PLACE, _INT32, _INT64, _PLACE, _INT32, _PLACE, _INT32, _PLACE),
 }
@@ -103,6 +104,21 @@ class Written(ctypes.Structure):
         ("kind", _INT32),
         ("quoting", _INT32),
         ("unused", _INT32),
+    ]
+
+
+class ProgramInstruction(ctypes.Structure):
+    """``instruction`` of program.c."""
+
+    _fields_ = [
+        ("operation", _INT32),
+        ("out", _INT32),
+        ("left", _INT32),
+        ("right", _INT32),
+        ("place", _INT32),
+        ("accepts", _INT32),
+        ("low", _INT64),
+        ("high", _INT64),
     ]
 
 
