@@ -253,9 +253,9 @@ def test_the_questions_of_the_benchmark_are_its(question: str, runs: list[bool])
         return rows
 
     batch = lineitem()
-    made = rows_of().made_of(batch, 0)
+    made = rows_of().made_of(batch)
     assert runs == [True]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql_kernel, "LIBRARY", None)
-        assert made.equals(rows_of().made_of(batch, 0))
+        assert made.equals(rows_of().made_of(batch))
     assert runs == [True]
