@@ -39,6 +39,13 @@ class _Made:
     output: int | None = None
     source: int | None = None
 
+    def of(self, arrays: Sequence[Any], batch: pa.RecordBatch, rows: int) -> Any:
+        """With ``rows``, from the arrays of the outputs, None for those that are the same as in ``batch``."""
+        array = None if self.output is None else arrays[self.output]
+        if array is not None:
+            return array
+        return pa.nulls(rows) if self.source is None else batch.column(self.source)
+
 
 class ProgramKernel:
     """Runs ``code`` for the columns ``made``. Calls may run on several threads at once.
@@ -77,14 +84,7 @@ class ProgramKernel:
         if kept < 0:
             return None
         arrays = self._arrays(outputs, self._outputs.unpack(changed), room, kept, is_whole=kept == rows)
-        return [
-            pa.nulls(kept)
-            if one.output is None and one.source is None
-            else batch.column(one.source)
-            if one.output is None or arrays[one.output] is None
-            else arrays[one.output]
-            for one in self._made
-        ]
+        return [one.of(arrays, batch, kept) for one in self._made]
 
     def _read(self, batch: pa.RecordBatch) -> tuple[list[int], bool]:
         """Where the columns stand, and whether any may have nulls."""

@@ -221,6 +221,16 @@ def test_what_it_does_not_know_is_left_to_arrow(clauses: Clauses, runs: list[boo
     assert not runs
 
 
+def test_what_needs_more_registers_than_there_are_is_left_to_arrow(runs: list[bool]) -> None:
+    batch = pa.RecordBatch.from_pydict({f"c{i}": [i + 0.5] for i in range(40)})
+    for columns, is_known in ((20, True), (40, False)):
+        entries = [f"c{i} * {times} AS m{times}_{i}" for times in (2, 3) for i in range(columns)]
+        clauses = [("select", ", ".join(entries))]
+        runs.clear()
+        assert by_c(clauses, batch).equals(by_arrow(clauses, batch))
+        assert runs == [True] * is_known
+
+
 def test_columns_that_stay_as_they_are_need_no_run(runs: list[bool]) -> None:
     batch = table(0)
     made = by_c([("select", "t, a AS b, t AS again")], batch)
