@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from app.core.interfaces import Source
@@ -29,3 +30,5 @@ async def take_in(shop: Workshop, body: Source, entry: Entry, *, outside_bytes: 
             return await obtain(shop.io_executor, put, shop.shelf.drop)
         finally:
             file.close()
+            if isinstance(body, AsyncGenerator):
+                await body.aclose()  # it may have stopped with a page in its hands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from itertools import chain
 from typing import TypeVar
 
@@ -99,6 +100,7 @@ class Query:
         self.spilled_bytes = 0
         self._guard = threading.Lock()
         self._running: duckdb.DuckDBPyConnection | None = None
+        self._is_over = False
         self._whole_bytes = options.whole_bytes if self._is_whole else 0
         if self._is_whole:
             self.holds += self._whole_bytes + _BESIDE_LIMIT_BYTES
@@ -122,6 +124,7 @@ class Query:
     def interrupt(self) -> None:
         """See ``Interruptible``. A thread that waits for its input is woken by that."""
         with self._guard:
+            self._is_over = True
             if self._running is not None:
                 self._running.interrupt()
 
@@ -139,7 +142,10 @@ class Query:
     ) -> Iterator[Page]:
         with self._guard:
             self._running = connection
+            is_over = self._is_over
         try:
+            if is_over:
+                raise CancelledError
             yield from self._results(connection, feed, clauses)
         finally:
             with self._guard:

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -186,6 +187,15 @@ def test_an_interrupted_query_ends_soon() -> None:
     assert time.monotonic() - started < 1
     assert first.payload.over.is_set()
     timer.join()
+
+
+def test_a_query_that_is_interrupted_before_it_began_does_not_begin() -> None:
+    query, pages = query_over(parquet(), "SELECT count(*) AS n FROM input")
+    first = next(pages)
+    query.interrupt()
+    with pytest.raises(CancelledError):
+        list(query.run(iter((first,))))
+    assert first.payload.over.is_set()
 
 
 def test_no_other_file_can_be_read() -> None:
