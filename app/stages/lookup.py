@@ -48,7 +48,9 @@ class KeyIndex:
     def find(self, wanted: pa.Array) -> pa.Array:
         """The row (int32) of each of ``wanted``, of the keys' type; null where there is none."""
         rows = len(wanted)
-        if self._slots is None or not rows:
+        if not rows:
+            return pa.nulls(0, pa.int32())
+        if self._slots is None:
             return pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
         assert LIBRARY is not None
         asked = _described(wanted)
