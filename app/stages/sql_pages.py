@@ -42,3 +42,15 @@ def query_page(
     """``batch`` as a page, which brings the ``rejects`` of the input along."""
     nbytes = occupied_bytes(batch, 2 * page_bytes)
     return Page(batch, nbytes, rows=batch.num_rows, first=first, rejects=rejects)
+
+
+def query_pages(
+    made: pa.RecordBatch, page: Page, *, page_bytes: int, steps: str, rejects: tuple[Reject, ...] = ()
+) -> Iterator[Page]:
+    """The rows ``made`` of ``page`` as pages, one at least. See ``pieces``."""
+    first = page.first
+    for piece in pieces(made, page_bytes=page_bytes, row_bytes=page.nbytes, steps=steps):
+        yield query_page(piece, page_bytes=page_bytes, first=first, rejects=rejects)
+        first, rejects = False, ()
+    if not made.num_rows:
+        yield query_page(made, page_bytes=page_bytes, first=first, rejects=rejects)

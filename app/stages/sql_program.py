@@ -22,7 +22,7 @@ class Program:
     def __init__(self, steps: Sequence[Step], schema: pa.Schema) -> None:
         width = len(next((step.columns for step in reversed(steps) if isinstance(step, Projection)), schema))
         self._steps = steps
-        self.uses = prune(steps, width)
+        prune(steps, width)
         self._kernel = kernel(steps, schema.types)
 
     def run(self, batch: pa.RecordBatch) -> list[Any]:

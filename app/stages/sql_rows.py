@@ -15,7 +15,7 @@ from app.stages.sql_clause import Clause, steps_of
 from app.stages.sql_engine import shared_engine
 from app.stages.sql_formula import Unfit
 from app.stages.sql_growth import growth
-from app.stages.sql_pages import fitted, pieces, query_page
+from app.stages.sql_pages import fitted, query_pages
 from app.stages.sql_program import Program, may_be_program, row_program
 from app.stages.sql_text import parse
 from app.stages.sql_types import fed_schema, given_names
@@ -23,7 +23,7 @@ from app.stages.sql_types import fed_schema, given_names
 
 def is_row_query(clauses: Sequence[tuple[str, str]]) -> bool:
     """``RowQuery`` can do them, and for most tables without DuckDB."""
-    return all(kind in ("where", "select", "derive") and may_be_program(parse(kind, text)) for kind, text in clauses)
+    return all(may_be_program(parse(kind, text)) for kind, text in clauses)
 
 
 class RowQuery:
@@ -52,15 +52,9 @@ class RowQuery:
             yield page
             return
         bound = self._bound_to(page.payload.schema)
-        batch = fitted(page.payload, bound.fed)
-        made = bound.made_of(batch)
-        first, rejects = page.first, page.rejects
-        parts = pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=steps_of(self._clauses))
-        for piece in parts:
-            yield query_page(piece, page_bytes=self._page_bytes, first=first, rejects=rejects)
-            first, rejects = False, ()
-        if not made.num_rows:
-            yield query_page(made, page_bytes=self._page_bytes, first=first, rejects=rejects)
+        made = bound.made_of(fitted(page.payload, bound.fed))
+        steps = steps_of(self._clauses)
+        yield from query_pages(made, page, page_bytes=self._page_bytes, steps=steps, rejects=page.rejects)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""

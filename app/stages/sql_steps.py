@@ -26,9 +26,8 @@ class Projection:
 Step = Filter | Projection
 
 
-def prune(steps: Sequence[Step], width: int) -> frozenset[int]:
-    """Leave out what no later step needs, nor the ``width`` columns that are made; gives the columns of the input that are
-    left."""
+def prune(steps: Sequence[Step], width: int) -> None:
+    """Leave out what no later step needs, nor the ``width`` columns that are made."""
     needed = frozenset(range(width))
     for step in reversed(steps):
         if isinstance(step, Filter):
@@ -37,4 +36,3 @@ def prune(steps: Sequence[Step], width: int) -> frozenset[int]:
         else:
             step.columns = [one if index in needed else None for index, one in enumerate(step.columns)]
             needed = frozenset().union(*(one.uses for one in step.columns if one is not None))
-    return needed

@@ -20,7 +20,7 @@ from app.stages.sql_engine import shared_engine
 from app.stages.sql_formula import Formula, Unfit, applied, column, condition, formula
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import ARGUMENT, KEY, TOTAL, Levels
-from app.stages.sql_pages import fitted, pieces, query_page
+from app.stages.sql_pages import fitted, query_pages
 from app.stages.sql_program import Program
 from app.stages.sql_steps import Filter, Projection, Step
 from app.stages.sql_types import fed_schema
@@ -90,15 +90,8 @@ class GroupColumns:
         if rows is None:
             yield page
             return
-        batch = fitted(page.payload, rows.fed)
-        made = rows.made_of(batch)
-        kind = self._grouped.levels.clause.kind
-        first = page.first
-        for piece in pieces(made, page_bytes=self._page_bytes, row_bytes=page.nbytes, steps=kind):
-            yield query_page(piece, page_bytes=self._page_bytes, first=first)
-            first = False
-        if not made.num_rows:
-            yield query_page(made, page_bytes=self._page_bytes, first=first)
+        made = rows.made_of(fitted(page.payload, rows.fed))
+        yield from query_pages(made, page, page_bytes=self._page_bytes, steps=self._grouped.levels.clause.kind)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
