@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from app.core.errors import Refusal
-from app.core.interfaces import Stage
+from app.core.interfaces import Operator, Stage
 from app.core.page import Page, Reject
 from app.framing.native.scratch import scratch
 
@@ -83,6 +83,13 @@ def run_stages(stages: Sequence[Stage], pages: Iterable[Page]) -> Iterator[Page]
     for index, stage in enumerate(stages):
         for page in stage.flush():
             yield from _through(stages[index + 1 :], page)
+
+
+def run_chain(chain: Iterable[Stage | Operator], pages: Iterator[Page]) -> Iterator[Page]:
+    """As ``run_stages``, of a chain with operators, which pull."""
+    for stage in chain:
+        pages = stage.run(pages) if not hasattr(stage, "feed") else run_stages([stage], pages)
+    return pages
 
 
 def outcome_of(stages: Sequence[Stage], pages: Iterable[Page]) -> Outcome:

@@ -24,8 +24,8 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.framing.needs import ALL
 from app.plan import BuildOptions, Built, build, plan_of_query
-from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
+from tests.conformance.check_stage import run_chain
 from tests.inputs import Far, Near
 
 OPTIONS = BuildOptions(
@@ -57,19 +57,10 @@ def outcome(data: bytes, steps: Steps, *, prune: bool, kind: type[Near | Far] = 
             rows_in += page.rows
             yield page
 
-    def through(pages: Iterator[Page], stage: Any) -> Iterator[Page]:
-        if isinstance(stage, Query):
-            yield from stage.run(pages)
-            return
-        for page in pages:
-            yield from stage.feed(page)
-        yield from stage.flush()
-
     try:
         pages = counted(chain.read_file(kind(data)))
-        for stage in chain.stages:
-            pages = through(pages, stage)
-        table = pa.ipc.open_stream(b"".join(page.payload for page in pages)).read_all()
+        made = run_chain(chain.stages, pages)
+        table = pa.ipc.open_stream(b"".join(page.payload for page in made)).read_all()
     except Refusal as refusal:
         return (refusal.code, refusal.detail, refusal.position, refusal.column), 0, 0
     columns = [c.cast(pa.int64()) if c.type == pa.timestamp("ns") else c for c in table.columns]

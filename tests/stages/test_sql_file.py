@@ -24,6 +24,7 @@ from app.plan import BuildOptions, build, plan_of_query
 from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_file import FileFeed
+from tests.conformance.check_stage import run_chain
 from tests.inputs import Far, Near
 
 MIB = 1024 * 1024
@@ -86,19 +87,10 @@ def outcome(input: Near | Far, *steps: tuple[str, str]) -> tuple[bool, Any, int]
             scanned = scanned or isinstance(page.payload, FileScan)
             yield page
 
-    def through(pages: Iterator[Page], stage: Any) -> Iterator[Page]:
-        if isinstance(stage, Query):
-            yield from stage.run(pages)
-            return
-        for page in pages:
-            yield from stage.feed(page)
-        yield from stage.flush()
-
     pages = seen(chain.read_file(input))
     try:
-        for stage in chain.stages:
-            pages = through(pages, stage)
-        table = pa.ipc.open_stream(b"".join(page.payload for page in pages)).read_all()
+        made = run_chain(chain.stages, pages)
+        table = pa.ipc.open_stream(b"".join(page.payload for page in made)).read_all()
     except Refusal as refusal:
         return scanned, (refusal.code, refusal.position), 0
     return scanned, (table.schema.remove_metadata(), repr(table.to_pylist())), rows + chain.passed_over.rows
