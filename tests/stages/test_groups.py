@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from app.core.errors import Refusal
 from app.framing.native import LIBRARY
 from app.stages import groups
-from app.stages.groups import Groups, Total, supported
+from app.stages.groups import Groups, Kind, Total, supported
 
 MOST = 1 << 22
 TEXT = st.text(alphabet="ab", max_size=3) | st.text(max_size=40) | st.sampled_from(["x" * n for n in range(12, 20)])
@@ -93,8 +93,9 @@ def one(total: Total, values: list[Any]) -> Any:
         return found
     chosen = there[0]
     for value in there[1:]:
-        less, more = (value, chosen) if total.kind == "min" else (chosen, value)
-        chosen = value if less < more or (more != more and less == less) else chosen
+        less, more = (chosen, value) if total.kind == "min" else (value, chosen)
+        is_better = less < more or (more != more and less == less)
+        chosen = chosen if is_better else value  # of 0.0 and -0.0 the later one, as in DuckDB
     return chosen
 
 
@@ -182,6 +183,16 @@ def test_many_rows_and_many_groups(rows: int, type_: pa.DataType) -> None:
     made = Groups([type_], totals, most_bytes=MOST)
     assert made.add([keys], values) == rows
     assert rows_of(made.take()) == by_hand([keys.to_pylist()], [v.to_pylist() for v in values], totals, rows)
+
+
+@pytest.mark.parametrize("type_", [pa.float32(), pa.float64()], ids=str)
+@pytest.mark.parametrize("kind", ["min", "max"])
+@pytest.mark.parametrize("zeros", [[0.0, -0.0], [-0.0, 0.0]])
+def test_of_two_zeros_the_later_one_is_taken(zeros: list[float], kind: Kind, type_: pa.DataType) -> None:
+    totals = [Total(kind, type_)]
+    made = Groups([pa.int8()], totals, most_bytes=MOST)
+    assert made.add([pa.array([1, 1], pa.int8())], [pa.array(zeros, type_)]) == 2
+    assert rows_of(made.take()) == by_hand([[1, 1]], [zeros], totals, 2) == [(1, bits(zeros[1]))]
 
 
 @settings(max_examples=100, deadline=None)
