@@ -18,9 +18,6 @@ from app.framing.ends import Ends
 PARSER_ERRORS = (pa.ArrowException, ValueError, OverflowError)
 """What pyarrow raises for data. A ``ValueError``: its own, and for an error text that is not UTF-8."""
 
-REJECT_BYTES = 128
-"""What a row is reckoned to occupy at least when blocks are cut: a reject takes two or three times that."""
-
 _PIECE_BYTES = 64 * 1024
 """Text that is looked at record by record in one go; a record may take a hundred bytes of Python objects then."""
 _WAYS = 4

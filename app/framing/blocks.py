@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -147,9 +148,7 @@ class Cutter:
     def _cut(self, buffer: bytes) -> Iterator[Block | TooLong]:
         ends, view, start = self._index(buffer), memoryview(buffer), 0
         self.is_quick = isinstance(ends, KnownEnds)
-        # Not a full page and then a few bytes, when a page and a started record come together and both fit.
-        roomy = self._window_bytes == self._page_bytes and 2 * len(buffer) <= 3 * self._page_bytes
-        window = len(buffer) if roomy else self._window_bytes
+        window = self._even(len(buffer))
         while start < len(buffer):
             end = self._end(ends, start, window, len(buffer))
             if end == start and len(buffer) - start <= self._max_line_bytes:
@@ -164,22 +163,22 @@ class Cutter:
             newlines = ends.newlines(start, end)
             ratio = self._size_of(end - start, newlines) / (2 * self._page_bytes)
             if newlines > 1 and ratio > 1:
-                wanted = start + int((end - start) / ratio)
+                wanted = start + (end - start) // math.ceil(ratio)
                 length = ends(start, wanted) - start or shorter(ends, start, end)
                 if length:
                     window = length
                     continue
             # The next blocks are tried at the size that fits: each try looks at all of its bytes.
-            if ratio > 0.9:
-                self._window_bytes = min(self._page_bytes, int((end - start) / ratio * 0.97) + 1)
-            else:
-                self._window_bytes = min(self._page_bytes, max(self._window_bytes, (end - start) * 9 // 8))
+            fits = int((end - start) / ratio * 0.97) + 1
+            grown = self._window_bytes * 9 // 8
+            self._window_bytes = min(self._page_bytes, fits if ratio > 0.9 else max(self._window_bytes, min(grown, fits)))
             whole = start == 0 and end == len(buffer)
             block = Block(buffer if whole else view[start:end], self._byte, self._line, newlines)
             self._byte += end - start
             self._line += newlines
             start = end
             yield block
+            window = self._even(len(buffer) - start)
         self._tail += view[start:]
         self._scan_at_bytes = 2 * len(self._tail) if b"\n" in self._tail else 0
 
@@ -191,6 +190,13 @@ class Cutter:
         self._byte += len(passed)
         self._line += bytes(passed).count(b"\n")
         return piece[len(passed) :]
+
+    def _even(self, nbytes: int) -> int:
+        """The first of equal parts of a buffer: what is done for each block is not done for a few bytes that are left."""
+        most = self._window_bytes
+        over = most // 2 if most == self._page_bytes else 0  # where records are not known to occupy too much
+        parts = max(1, math.ceil((nbytes - over) / most))
+        return math.ceil(nbytes / parts)
 
     def _end(self, ends: Ends, start: int, window: int, size: int) -> int:
         """The end of a block at ``start``: of ``window`` bytes, or of more until a record is whole."""

@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 
 from app.core.errors import Refusal
 from app.core.page import Reject
-from app.framing.bad_rows import REJECT_BYTES, text_of
+from app.framing.bad_rows import text_of
 from app.framing.blocks import Block, shorter, too_long
 from app.framing.csv_kernel import CsvKernel, kernel
 from app.framing.csv_types import evidence, inferred, put_together
@@ -23,6 +23,8 @@ from app.framing.schema import check_width, row_bytes, settle
 from app.framing.survey import Survey
 from app.framing.table_cut import Opening
 
+_REJECT_BYTES = 96
+"""What a row is reckoned to occupy at least when blocks are cut: a reject takes three or four times that."""
 _GROUP_COLUMNS = 256
 """Columns that are converted in one pass over a block: pyarrow takes 10 KiB for each while it does."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -91,7 +93,7 @@ class CsvTable:
         # Where only rows are counted, a column has to carry them; whatever stands there.
         self.schema = pa.schema(needed or [schema.field(0).with_type(pa.string())])
         self.kernel = self._kernel()
-        bytes_per_row = max(REJECT_BYTES, row_bytes(self.schema))
+        bytes_per_row = max(_REJECT_BYTES, row_bytes(self.schema))
         return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
 
     def _kernel(self) -> CsvKernel | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.core.page import Reject
-from app.framing.bad_rows import PARSER_ERRORS, REJECT_BYTES
+from app.framing.bad_rows import PARSER_ERRORS
 from app.framing.blocks import Block, LineEnd, RecordEnd, shorter, too_long
 from app.framing.ends import Ends, line_ends
 from app.framing.ndjson_kernel import NdjsonKernel, kernel
@@ -20,6 +20,8 @@ from app.framing.schema import check_width, leaves, row_bytes, settle, text_grow
 from app.framing.survey import Survey
 from app.framing.table_cut import Opening
 
+_REJECT_BYTES = 128
+"""What a row is reckoned to occupy at least when blocks are cut: a reject takes two or three times that."""
 TOO_DEEP = "objects and lists stand in one another too deep"
 
 
@@ -83,7 +85,7 @@ class NdjsonTable:
         self._text_schema = pa.schema(
             [pa.field(f.name, pa.string()) if _is_text_in_json(f.type) else f for f in self.every]
         )
-        growth, bytes_per_row = text_growth(self.every), max(REJECT_BYTES, row_bytes(self.every))
+        growth, bytes_per_row = text_growth(self.every), max(_REJECT_BYTES, row_bytes(self.every))
         return Opening(0, 0, lambda nbytes, newlines: growth * nbytes + newlines * bytes_per_row)
 
     def evidence(self, block: bytes) -> pa.Schema:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 _BESIDE_LIMIT_BYTES = 40 * 1024 * 1024
 """What a query that remembers rows takes beside its memory limit (30 to 45 MiB over runs of up to 50 million groups)."""
 _LEAST_WHOLE_BYTES = 8 * 1024 * 1024
+_GROUPED_PAGES = 4
+"""Groups are few, as a rule, and come once all is over: in so small parts of pages, whoever writes them needs less room."""
 
 
 def check(clause: str, text: str) -> None:
@@ -97,6 +99,8 @@ class Query:
         self._threads = 1 if self._is_whole or is_query else options.threads
         self.grows = max(1.0, self._growth.row) + self._growth.work
         self.holds = INSTANCE_BYTES + 4 * max(2, self._threads) * self._page_bytes
+        self._given_bytes = self._page_bytes if grouped is None else self._page_bytes // _GROUPED_PAGES
+        self.gives_bytes = 2 * self._given_bytes
         self.spilled_bytes = 0
         self._guard = threading.Lock()
         self._running: duckdb.DuckDBPyConnection | None = None
@@ -170,23 +174,23 @@ class Query:
         found = self._grouped.bound.query if self._grouped is not None else None
         bound = found or bind(connection, clauses, feed.schema.names)
         row_bytes = feed.row_bytes * max(1.0, self._growth.row) + self._growth.row_bytes
-        rows = max(1, int(self._page_bytes / row_bytes))
+        rows = max(1, int(self._given_bytes / row_bytes))
         reader = feed.guard(bound, lambda: connection.sql(bound.sql).to_arrow_reader(rows))
         names = given_names(reader.schema.names)
         first = True
         while (batch := feed.guard(bound, lambda: next(reader, None))) is not None:
             if first and self._is_whole:
                 self._look_at_disk(connection)
-            for piece in pieces(
-                batch, page_bytes=self._page_bytes, row_bytes=feed.largest_bytes, steps=steps_of(self._clauses)
-            ):
+            largest_bytes = max(2 * self._page_bytes, feed.largest_bytes)
+            steps = steps_of(self._clauses)
+            for piece in pieces(batch, page_bytes=self._given_bytes, row_bytes=largest_bytes, steps=steps):
                 rejects = feed.take_rejects()
-                yield query_page(piece.rename_columns(names), page_bytes=self._page_bytes, first=first, rejects=rejects)
+                yield query_page(piece.rename_columns(names), page_bytes=self._given_bytes, first=first, rejects=rejects)
                 first = False
         if first or feed.rejects:
             empty = pa.RecordBatch.from_pylist([], schema=reader.schema)
             rejects = feed.take_rejects()
-            yield query_page(empty.rename_columns(names), page_bytes=self._page_bytes, first=first, rejects=rejects)
+            yield query_page(empty.rename_columns(names), page_bytes=self._given_bytes, first=first, rejects=rejects)
 
     def _look_at_disk(self, connection: duckdb.DuckDBPyConnection) -> None:
         """What there is once the input is over is the most there was, or nearly."""
