@@ -74,6 +74,21 @@ class Joiner:
 
 
 @dataclass
+class Gather(Joiner):
+    """The same, of the kind that runs on the threads that pages come from; it notes what it saw and where."""
+
+    name: str = "gather"
+    gathers: bool = True
+    numbers: list[int] = field(default_factory=list)
+    threads: set[threading.Thread] = field(default_factory=set)
+
+    def feed(self, page: Page) -> Iterable[Page]:
+        self.numbers += first_numbers([page])
+        self.threads.add(threading.current_thread())
+        yield from super().feed(page)
+
+
+@dataclass
 class First:
     """Sated after some pages."""
 
@@ -312,6 +327,43 @@ async def test_a_cancelled_flow_leaves_no_thread_waiting_for_its_turn() -> None:
     executor.shutdown()
 
 
+@pytest.mark.parametrize("lead", [[], [Warm]])
+@pytest.mark.parametrize("delay_s", [0.0, 0.02])  # a thread waits for its turn, or has it on its next hop
+async def test_what_gathers_has_pages_in_order_on_the_threads_that_they_come_from(
+    lead: list[type[Warm]], delay_s: float
+) -> None:
+    gather, sink = Gather(every=7), Collect()
+    run = flow(numbers(60), [*(make() for make in lead), Map(delay_s=delay_s), gather], sink)
+    await asyncio.wait_for(run.run(), 10)
+    doubled = [number for number in range(60) for _ in range(2)]
+    ends = 2 * len(lead)  # what the lead gives at its end goes the same way
+    assert gather.numbers[: len(doubled)] == first_numbers(sink.pages)[: len(doubled)] == doubled
+    assert len(gather.numbers) == len(sink.pages) == len(doubled) + ends
+    assert len(gather.threads) > (1 if delay_s else 0)
+    assert threading.main_thread() not in gather.threads
+    clocks = {clock.name: clock for clock in run.statistics().stages}
+    assert clocks["gather"].bytes_in == clocks["gather"].bytes_out == 2 * 60 * PAGE + 3 * ends
+    assert [clocks["map"].parallel, clocks["gather"].parallel] == [True, False]
+    assert run.statistics().inside_bytes == 0
+
+
+async def test_what_gathers_sees_nothing_behind_a_failure() -> None:
+    @dataclass
+    class Fails(Map):
+        def feed(self, page: Page) -> Iterable[Page]:
+            if int.from_bytes(page.payload[:4], "big") == 9:
+                time.sleep(0.02)
+                raise Refusal("bad_value", "the tenth page")
+            yield page
+
+    for _ in range(5):
+        gather, sink = Gather(), Collect()
+        with pytest.raises(Refusal, match="the tenth page"):
+            await asyncio.wait_for(flow(numbers(50), [Fails(), gather], sink).run(), 5)
+        assert gather.numbers == list(range(9))
+        assert sink.ends == ["abort"]
+
+
 async def test_a_slow_sink_holds_the_source_back() -> None:
     taken = 0
 
@@ -346,6 +398,8 @@ STAGES = st.sampled_from(
         lambda: Map(delay_s=0.0005),
         lambda: Joiner(2),
         lambda: Joiner(5),
+        lambda: Gather(2),
+        lambda: Gather(5),
         lambda: Pull(),
     ]
 )

@@ -142,6 +142,14 @@ class Brisk(Protocol):
 
 
 @runtime_checkable
+class Gathers(Protocol):
+    """A stage that keeps its place and gives little before the end, if anything: a page costs it less than to read the page
+    from text did. Where that is done on threads, each page goes on to it there when it is its turn."""
+
+    gathers: Literal[True]
+
+
+@runtime_checkable
 class Resizes(Protocol):
     """A stage whose pages are of another size than the flow's, from here on until another one says so."""
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.core.interfaces import Brisk, Operator, Resizes, Stage
+from app.core.interfaces import Brisk, Gathers, Operator, Resizes, Sated, Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Stateless stages, fused: a page makes one thread hop through all of them, several pages at a time, in order. A few
-    brisk stages that keep their place may lead: each page goes through these when it is its turn, and then on."""
+    """Stateless stages, fused: a page makes one thread hop through all of them, several pages at a time, in order. Stages
+    that keep their place may stand on both sides: each page goes through these when it is its turn. Those that lead are
+    brisk; those that trail gather."""
 
     stages: tuple[Stage, ...]
     lead: tuple[Stage, ...] = ()
+    trail: tuple[Stage, ...] = ()
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
         """In the order in which pages come to them."""
-        return (*self.lead, *self.stages)
+        return (*self.lead, *self.stages, *self.trail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +64,26 @@ def split(stages: Iterable[Stage | Operator]) -> list[Segment]:
         else:
             fused = last.stages if isinstance(last, Serial) else ()
             segments[len(segments) - bool(fused) :] = [Serial((*fused, stage))]  # type: ignore[arg-type]
-    return _led([_in_place(segment) for segment in segments])
+    return _joined([_in_place(segment) for segment in segments])
 
 
-def _led(segments: Sequence[Segment]) -> list[Segment]:
-    """What would run on the loop runs before a page is taken through stages on a thread, where there are such behind."""
-    led: list[Segment] = []
+def _joined(segments: Sequence[Segment]) -> list[Segment]:
+    """What would run on the loop runs on the thread that a page is taken to behind it; and what gathers, on the one that
+    it comes from."""
+    joined: list[Segment] = []
     for segment in segments:
-        before = led[-1] if led else None
+        before = joined[-1] if joined else None
         if isinstance(segment, Parallel) and isinstance(before, Quick):
-            led[-1] = Parallel(segment.stages, before.stages)
+            joined[-1] = replace(segment, lead=before.stages)
+        elif isinstance(segment, Serial) and isinstance(before, Parallel) and _gathers(segment.stages):
+            joined[-1] = replace(before, trail=segment.stages)
         else:
-            led.append(segment)
-    return led
+            joined.append(segment)
+    return joined
+
+
+def _gathers(stages: Sequence[Stage]) -> bool:
+    return isinstance(stages[-1], Gathers) and not any(isinstance(stage, Sated) for stage in stages)
 
 
 def _in_place(segment: Segment) -> Segment:
@@ -109,10 +118,12 @@ def worst_case_bytes(
         parts = parts_of(segment)
         grown = sum(part.grows for part in parts)
         total += sum(part.holds for part in parts)
-        if isinstance(segment, Parallel) and segment.lead:
-            # One page at a time is led; what comes of it may be a copy that each page in work has by itself.
-            led = sum(stage.grows for stage in segment.lead)
-            total += page + int((led + lanes * (2.0 + grown - led)) * page)
+        if isinstance(segment, Parallel) and (segment.lead or segment.trail):
+            # One page at a time is led, and one at a time trails; what comes of the first may be a copy that each page
+            # in work has by itself, and of the last a page of results.
+            in_turn = sum(stage.grows for stage in (*segment.lead, *segment.trail))
+            pages = 2.0 if segment.lead else 1.0
+            total += page + int((in_turn + lanes * (pages + grown - in_turn)) * page) + (page if segment.trail else 0)
         elif isinstance(segment, Quick):
             total += int(grown * page)
         else:

@@ -170,8 +170,9 @@ class Cutter:
                     continue
             # The next blocks are tried at the size that fits: each try looks at all of its bytes.
             fits = int((end - start) / ratio * 0.97) + 1
-            grown = self._window_bytes * 9 // 8
-            self._window_bytes = min(self._page_bytes, fits if ratio > 0.9 else max(self._window_bytes, min(grown, fits)))
+            if ratio <= 0.9:
+                fits = max(self._window_bytes, min(fits, self._window_bytes * 9 // 8))
+            self._window_bytes = min(self._page_bytes, fits)
             whole = start == 0 and end == len(buffer)
             block = Block(buffer if whole else view[start:end], self._byte, self._line, newlines)
             self._byte += end - start

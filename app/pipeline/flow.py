@@ -16,7 +16,7 @@ from app.core.segment import Parallel, Pulled, Quick, Segment, Serial, parts_of,
 from app.pipeline.failure import cause, clean
 from app.pipeline.lane import Lane
 from app.pipeline.options import FlowOptions
-from app.pipeline.statistics import FlowStatistics, Inside, StageClock
+from app.pipeline.statistics import FlowStatistics, Inside, StageClock, clocks_of
 
 _PATIENCE_S = 0.2
 """How long one hand waits for the sink before another goes on with the source. Shorter, and a slow client costs a task;
@@ -53,10 +53,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         self._segments = split(self.stages)
-        self._clocks = [
-            [StageClock(stage.name, isinstance(segment, Parallel)) for stage in parts_of(segment)]
-            for segment in self._segments
-        ]
+        self._clocks = [clocks_of(segment) for segment in self._segments]
         names = ["source"]
         for segment in self._segments:
             name = parts_of(segment)[-1].name

@@ -42,6 +42,7 @@ class Lane:
     async def run_parallel(self, segment: Parallel) -> None:
         """Several pages in work, results in order, a page's worth per hop. A page's place is free again once all of its
         results are out."""
+        in_turn = bool(segment.lead or segment.trail)
         places = asyncio.Semaphore(self.options.lanes)
         order: asyncio.Queue[tuple[Work, Future[tuple[list[Page], bool]]] | None] = asyncio.Queue()
         submitted: set[Future[Any]] = set()
@@ -59,11 +60,11 @@ class Lane:
                 while pages is not None:
                     await places.acquire()
                     pages = await self.take()
-                    if pages is None and not segment.lead:
+                    if pages is None and not in_turn:
                         return
                     if work is not None and work.future is not None and not is_brisk(segment.lead):
                         await over(work.future)  # no thread has to wait for its turn
-                    work = Work(segment, pages, work if segment.lead else None)
+                    work = Work(segment, pages, work if in_turn else None)
                     work.future = submit(work)
                     order.put_nowait((work, work.future))
                     pages = pages and []

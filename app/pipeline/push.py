@@ -11,10 +11,12 @@ from app.core.errors import Refusal
 from app.core.interfaces import Stage
 from app.core.page import Page
 from app.core.segment import Parallel
-from app.pipeline.statistics import StageClock
+from app.pipeline.statistics import StageClock, clocks_of
 
 _LOOK_S = 0.05
 """How often a thread that waits for its turn looks whether it will come."""
+_PATIENCE_S = 0.002
+"""How long a thread waits for its turn before another one is asked to go on once it has come."""
 
 
 def nbytes_of(pages: Iterable[Page]) -> int:
@@ -84,63 +86,108 @@ def _timed(
 class Work:
     """Some pages on their way through a parallel segment, with clocks of their own: several may be under way at once.
 
-    Those stages that lead it see pages in order: a work waits until the one ``before`` it is past them. Whoever submits
-    works does so in order, to threads that begin them in order; ``future`` is the first hop of each. Without pages it is
-    the end: what the lead kept back.
+    Those stages that lead it, and those that trail, see pages in order: a work waits until the one ``before`` it is past
+    them. Whoever submits works does so in order, to threads that begin them in order; ``future`` is the first hop of each.
+    No thread waits long in front of what trails: then ``some`` gives nothing, and is to be called again once the work
+    before is over. Without pages it is the end: what the stages in order kept back.
     """
 
     def __init__(self, segment: Parallel, pages: list[Page] | None, before: Work | None) -> None:
-        self.clocks = [StageClock(stage.name) for stage in segment.all_stages]
+        self.clocks = clocks_of(segment)
         self.nbytes = nbytes_of(pages or ())
         self.future: Future[tuple[list[Page], bool]] | None = None
         self._segment = segment
         self._pages = pages
         self._before = before
-        self._is_past = threading.Event()
-        self._is_good = False
+        self._led, self._over = _Past(), _Past()
         self._results = self._made()
 
     def some(self, enough_bytes: int) -> tuple[list[Page], bool]:
         """See ``collect``."""
         return collect(self._results, enough_bytes)
 
-    def _made(self) -> Iterator[Page]:
-        pages = self._led() if self._segment.lead else self._pages or []
-        self._pages = None
-        clocks = self.clocks[len(self._segment.lead) :]
-        while pages:
-            page = pages.pop(0)
-            yield from through(self._segment.stages, clocks, page, 0)
-            del page
+    def _made(self) -> Iterator[Page | None]:
+        segment, before, is_end = self._segment, self._before, self._pages is None
+        self._before = None
+        clocks, middle = self.clocks, len(segment.lead)
+        end = middle + len(segment.stages)
+        try:
+            pages = self._lead(before) if segment.lead else self._pages or []
+            self._pages = None
+            while pages:
+                page = pages.pop(0)
+                for result in through(segment.stages, clocks[middle:end], page, 0):
+                    if segment.trail:
+                        yield from _turn(before)
+                        before = None
+                        yield from through(segment.trail, clocks[end:], result, 0)
+                    else:
+                        yield result
+                    del result
+                del page
+            if segment.trail:
+                yield from _turn(before)
+                if is_end:
+                    yield from flush(segment.trail, clocks[end:], 0)
+            self._over.well()
+        finally:
+            self._over.end()
 
-    def _led(self) -> list[Page]:
+    def _lead(self, before: Work | None) -> list[Page]:
         lead, clocks = self._segment.lead, self.clocks[: len(self._segment.lead)]
         try:
-            self._wait()
+            while before is not None and not before._led.wait(_LOOK_S):
+                if before.future is not None and before.future.cancelled():
+                    raise CancelledError
             if self._pages is None:
                 pages = list(flush(lead, clocks, 0))
             else:
                 pages = [result for page in self._pages for result in through(lead, clocks, page, 0)]
-            self._is_good = True
+            self._led.well()
             return pages
         finally:
-            self._is_past.set()
+            self._led.end()
 
-    def _wait(self) -> None:
-        """Wait for the turn; raises ``CancelledError`` if it never comes."""
-        before, self._before = self._before, None
-        while before is not None and not before._is_past.wait(_LOOK_S):
-            if before.future is not None and before.future.cancelled():
-                raise CancelledError
-        if before is not None and not before._is_good:
+
+class _Past:
+    """Whether a work is past something. A lock: an ``Event`` is made in eight times its time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._is_well = False
+
+    def well(self) -> None:
+        """It will be, and nothing went wrong."""
+        self._is_well = True
+
+    def end(self) -> None:
+        """It is."""
+        self._lock.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is, or comes to be within ``seconds``. Only one may wait. Raises ``CancelledError`` if what comes
+        behind has no meaning any more."""
+        if not self._lock.acquire(timeout=seconds):
+            return False
+        if not self._is_well:
             raise CancelledError
+        return True
 
 
-def collect(results: Iterator[Page], enough_bytes: int) -> tuple[list[Page], bool]:
-    """Results until they make up a page; and whether there may be more."""
+def _turn(before: Work | None) -> Iterator[None]:
+    """Nothing until ``before`` is over, again and again; at once if it is."""
+    while before is not None and not before._over.wait(_PATIENCE_S):
+        yield None
+
+
+def collect(results: Iterator[Page | None], enough_bytes: int) -> tuple[list[Page], bool]:
+    """Results until they make up a page, or there are none for now; and whether there may be more."""
     pages: list[Page] = []
     collected = 0
     for page in results:
+        if page is None:
+            return pages, True
         pages.append(page)
         collected += page.nbytes
         if collected >= enough_bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.core.channel import ChannelStatistics, Edge
+from app.core.segment import Parallel, Segment, parts_of
 
 
 @dataclass(slots=True)
@@ -32,6 +33,15 @@ class StageClock:
         self.bytes_out += other.bytes_out
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
+
+
+def clocks_of(segment: Segment) -> list[StageClock]:
+    """One for each of its stages, in their order."""
+    clocks = [StageClock(stage.name) for stage in parts_of(segment)]
+    if isinstance(segment, Parallel):
+        for clock in clocks[len(segment.lead) :][: len(segment.stages)]:
+            clock.parallel = True
+    return clocks
 
 
 @dataclass(frozen=True, slots=True)

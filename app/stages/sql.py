@@ -184,13 +184,14 @@ class Query:
             largest_bytes = max(2 * self._page_bytes, feed.largest_bytes)
             steps = steps_of(self._clauses)
             for piece in pieces(batch, page_bytes=self._given_bytes, row_bytes=largest_bytes, steps=steps):
-                rejects = feed.take_rejects()
-                yield query_page(piece.rename_columns(names), page_bytes=self._given_bytes, first=first, rejects=rejects)
+                yield self._page(piece.rename_columns(names), feed, first=first)
                 first = False
         if first or feed.rejects:
             empty = pa.RecordBatch.from_pylist([], schema=reader.schema)
-            rejects = feed.take_rejects()
-            yield query_page(empty.rename_columns(names), page_bytes=self._given_bytes, first=first, rejects=rejects)
+            yield self._page(empty.rename_columns(names), feed, first=first)
+
+    def _page(self, batch: pa.RecordBatch, feed: _Feed | FileFeed, *, first: bool) -> Page:
+        return query_page(batch, page_bytes=self._given_bytes, first=first, rejects=feed.take_rejects())
 
     def _look_at_disk(self, connection: duckdb.DuckDBPyConnection) -> None:
         """What there is once the input is over is the most there was, or nearly."""

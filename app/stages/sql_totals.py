@@ -28,7 +28,6 @@ from app.stages.sql_types import fed_schema
 GROUPS_BYTES = 2 * 1024 * 1024
 _FEW_ROWS = 4
 """Where a group has fewer rows than this, to group them first is work for nothing."""
-_QUICK_ROWS = 2000
 
 
 class Grouped:
@@ -104,6 +103,7 @@ class GroupTotals:
 
     name = "group-totals"
     stateless = False
+    gathers = True
     grows = 3.0  # totals of as many rows
 
     def __init__(self, grouped: Grouped, *, page_bytes: int) -> None:
@@ -114,12 +114,6 @@ class GroupTotals:
         self._rows = 0
         self._are_many = False
         self._is_first = True
-        self._page_rows = 0
-
-    @property
-    def brisk(self) -> bool:
-        """The last page had few rows."""
-        return 0 < self._page_rows <= _QUICK_ROWS
 
     def feed(self, page: Page) -> Iterator[Page]:
         """Nothing, as a rule."""
@@ -128,7 +122,6 @@ class GroupTotals:
             yield page
             return
         batch = page.payload
-        self._page_rows = batch.num_rows
         while batch.num_rows:
             if self._are_many:
                 yield from self._pages(_as_totals(batch, bound))

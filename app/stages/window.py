@@ -45,6 +45,7 @@ class Window:
 
     name = "window"
     stateless = False
+    gathers = True
     # The late rows of a page, and as text.
     grows = 2.0
 

@@ -317,7 +317,7 @@ class WireProtocol(asyncio.BufferedProtocol):
                 exchange.wake()
                 waits = False
         # As long as bytes may be held back in the kernel, somebody has to look after them.
-        if waits or self._low_water > 1:
+        if waits or (self._low_water > 1 and self._reading):
             self._start_timer()
 
     def _break_body(self, error: BadFraming) -> None:
@@ -346,6 +346,8 @@ class WireProtocol(asyncio.BufferedProtocol):
             self._reading = wanted
             if wanted:
                 self._transport.resume_reading()
+                if self._low_water > 1:
+                    self._start_timer()
             else:
                 self._transport.pause_reading()
 
