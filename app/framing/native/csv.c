@@ -318,13 +318,21 @@ typedef struct {
     int quoted, escaped;
 } field;
 
-static inline field field_at(const fields *f, int64_t row, int regular)
+/* What is known of the fields of a column before they are looked at. */
+enum { IRREGULAR, REGULAR, BARE }; /* the last: in none of them stands a quote or a carriage return */
+
+static inline field field_at(const fields *f, int64_t row, int kind)
 {
     const uint32_t start = f->starts[row * f->stride], end = f->ends[row * f->stride];
     field found = {f->data + (start & PLACE), (end & PLACE) - (start & PLACE), 0, 0, 0};
-    if (regular) {
+    if (kind != IRREGULAR) {
         found.text = f->data + (uint32_t)(start + 1);
         found.length = end - (uint32_t)(start + 1);
+    } else {
+        found.quoted = (start & QUOTED) != 0;
+        found.escaped = (end & ESCAPED) != 0;
+    }
+    if (kind == REGULAR) {
         if (f->returns && found.length && found.text[found.length - 1] == '\r')
             found.length--;
         if (f->quote && found.length && found.text[0] == f->quote) {
@@ -333,9 +341,6 @@ static inline field field_at(const fields *f, int64_t row, int regular)
             found.quoted = 1;
             found.escaped = f->doubled && memchr(found.text, f->quote, found.length) != NULL;
         }
-    } else {
-        found.quoted = (start & QUOTED) != 0;
-        found.escaped = (end & ESCAPED) != 0;
     }
     found.readable = (size_t)(f->data_end - found.text);
     return found;
@@ -364,7 +369,7 @@ static inline void set_null(column *c, int64_t row)
 /* A loop over values of a fixed size; an empty field that did not stand in quotes is null. */
 #define EACH_VALUE(TYPE, READ)                                                                                         \
     for (int64_t row = from; row < to; row++) {                                                                        \
-        const field here = field_at(&f, row, regular);                                                                 \
+        const field here = field_at(&f, row, kind);                                                                 \
         TYPE made = 0;                                                                                                 \
         if (here.length == 0 && !here.quoted)                                                                          \
             set_null(c, row);                                                                                          \
@@ -393,11 +398,11 @@ static inline int date(const field *here, int32_t *made)
 }
 
 /* Texts, one behind the other. */
-static inline void texts(fields f, column *c, int64_t from, int64_t to, int regular)
+static inline void texts(fields f, column *c, int64_t from, int64_t to, int kind)
 {
     uint8_t *out = c->values + c->offsets[from];
     for (int64_t row = from; row < to; row++) {
-        const field here = field_at(&f, row, regular);
+        const field here = field_at(&f, row, kind);
         if (here.escaped) {
             for (size_t i = 0; i < here.length; i++) {
                 *out++ = here.text[i];
@@ -414,11 +419,11 @@ static inline void texts(fields f, column *c, int64_t from, int64_t to, int regu
 }
 
 /* Makes the rows from one to another of one column: 0 where a value is not plain. */
-static inline __attribute__((always_inline)) int make_rows(fields f, column *c, int64_t from, int64_t to, int regular)
+static inline __attribute__((always_inline)) int make_rows(fields f, column *c, int64_t from, int64_t to, int kind)
 {
     switch (c->kind) {
     case STRING:
-        texts(f, c, from, to, regular);
+        texts(f, c, from, to, kind);
         return 1;
     case INT64:
         EACH_VALUE(int64_t, int_of(here.text, here.length, here.readable, &made));
@@ -435,7 +440,7 @@ static inline __attribute__((always_inline)) int make_rows(fields f, column *c, 
         EACH_VALUE(__int128, decimal_of(here.text, here.length, (int)c->first, c->second, (uint8_t *)&made));
     case BOOL:
         for (int64_t row = from; row < to; row++) {
-            const field here = field_at(&f, row, regular);
+            const field here = field_at(&f, row, kind);
             int truth = 0;
             if (here.length == 0 && !here.quoted)
                 set_null(c, row);
@@ -449,9 +454,30 @@ static inline __attribute__((always_inline)) int make_rows(fields f, column *c, 
     return 0;
 }
 
-static int make_regular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, 1); }
+static int make_bare(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, BARE); }
 
-static int make_irregular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, 0); }
+static int make_regular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, REGULAR); }
+
+static int make_irregular(fields f, column *c, int64_t from, int64_t to) { return make_rows(f, c, from, to, IRREGULAR); }
+
+/* Whatever stands in quotes, or before a carriage return, is no number for who does not look for them: so that is tried
+   first. */
+static int make(fields f, column *c, int64_t from, int64_t to)
+{
+    const int is_bare = !f.quote && !f.returns;
+    if (is_bare || c->kind != STRING) {
+        const int64_t nulls = c->nulls;
+        if (make_bare(f, c, from, to))
+            return 1;
+        if (is_bare)
+            return 0;
+        c->nulls = nulls;
+        memset(c->validity + from / 8, 0xff, (size_t)(to - from + 7) / 8);
+        if (c->kind == BOOL)
+            memset(c->values + from / 8, 0, (size_t)(to - from + 7) / 8);
+    }
+    return make_regular(f, c, from, to);
+}
 
 /* Makes columns of what was found; each gets its number of nulls. step is 1 for what weir_csv_split_regular found; quote is
    0 where no field stands in any. Gives 0, or -1. */
@@ -470,7 +496,8 @@ int32_t weir_csv_columns(const uint8_t *data, int64_t nbytes, int64_t stride, in
         const int64_t to = rows - from > ROWS_AT_ONCE ? from + ROWS_AT_ONCE : rows;
         for (column *c = columns; c < columns + count; c++) {
             const fields f = {data, data + nbytes, c->starts, c->ends, stride, quote, c->returns, doubled};
-            if (!(step ? make_regular(f, c, from, to) : make_irregular(f, c, from, to)))
+            const int made = step ? make(f, c, from, to) : make_irregular(f, c, from, to);
+            if (!made)
                 return -1;
         }
     }

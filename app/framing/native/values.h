@@ -79,6 +79,33 @@ static inline int up_to_eight(uint64_t word, size_t length, uint64_t *value)
     return all_digits(word);
 }
 
+#if defined(__SSE4_1__)
+/* Up to 16 digits, perhaps with a point before, behind or among them; length bytes, at least one, of 16 that can be read.
+   The digits are moved to the end of a register, over the point, and put together in pairs (as D. Lemire and W. Mula do).
+   point is its place, or length. */
+static inline int plain_number(const uint8_t *text, size_t length, size_t *point, uint64_t *value)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)text), digits = _mm_sub_epi8(bytes, _mm_set1_epi8('0'));
+    const unsigned there = (1u << length) - 1;
+    const unsigned are_digits = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(digits, _mm_set1_epi8(9)), digits));
+    const unsigned others = ~are_digits & there;
+    const unsigned points = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('.'))) & there;
+    const size_t place = (size_t)__builtin_ctz(points | 1u << length), count = length - (points != 0);
+    if (others != points || (points & (points - 1)) || !count)
+        return 0;
+    const __m128i order = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m128i from = _mm_add_epi8(order, _mm_set1_epi8((char)((int)count - 16)));
+    const __m128i behind = _mm_cmpgt_epi8(from, _mm_set1_epi8((char)((int)place - 1)));
+    const __m128i aligned = _mm_shuffle_epi8(digits, _mm_sub_epi8(from, behind)); /* 0 where from is negative */
+    const __m128i pairs = _mm_maddubs_epi16(aligned, _mm_set1_epi16(1 << 8 | 10));
+    const __m128i fours = _mm_madd_epi16(pairs, _mm_set1_epi32(1 << 16 | 100));
+    const __m128i eights = _mm_madd_epi16(_mm_packus_epi32(fours, fours), _mm_set1_epi32(1 << 16 | 10000));
+    *value = (uint64_t)(uint32_t)_mm_cvtsi128_si32(eights) * 100000000 + (uint32_t)_mm_extract_epi32(eights, 1);
+    *point = place;
+    return 1;
+}
+#endif
+
 static inline int int_of(const uint8_t *text, size_t length, size_t readable, int64_t *value)
 {
     const int negative = length && text[0] == '-';
@@ -87,6 +114,15 @@ static inline int int_of(const uint8_t *text, size_t length, size_t readable, in
     if (!length || length > 18)
         return 0;
     uint64_t number = 0;
+#if defined(__SSE4_1__)
+    if (length <= 16 && readable >= 17) {
+        size_t point;
+        if (!plain_number(text, length, &point, &number) || point < length)
+            return 0;
+        *value = negative ? -(int64_t)number : (int64_t)number;
+        return 1;
+    }
+#endif
     if (length <= 8 && readable >= 9) {
         uint64_t word;
         memcpy(&word, text, 8);
@@ -114,6 +150,16 @@ static inline int short_float_of(const uint8_t *text, size_t length, size_t read
     const int negative = length && text[0] == '-';
     text += negative;
     length -= (size_t)negative;
+#if defined(__SSE4_1__)
+    uint64_t found;
+    size_t place;
+    if (length == 0 || length > 16 || readable < 17 || !plain_number(text, length, &place, &found) ||
+        found > (UINT64_C(1) << 53))
+        return 0;
+    const double quotient = (double)(int64_t)found / powers[place < length ? length - 1 - place : 0];
+    *value = negative ? -quotient : quotient;
+    return 1;
+#else
     if (length < 2 || length > 16 || readable < 17)
         return 0;
     if (length <= 8) {
@@ -147,6 +193,7 @@ static inline int short_float_of(const uint8_t *text, size_t length, size_t read
     const double number = (double)(int64_t)digits / powers[length - 1 - point];
     *value = negative ? -number : number;
     return 1;
+#endif
 }
 
 /* As fast_float would: exactly rounded. Either the digits and the power of ten are exact doubles, and then so is what
