@@ -68,9 +68,10 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
         query=QueryOptions(
             page_bytes=settings.page_bytes,
             threads=min(settings.worker_threads, 2),
-            whole_bytes=settings.query_memory,
+            whole_bytes=settings.query_bytes,
             temp_directory=temp_directory,
             spill_bytes=settings.spool_limit,
+            least_bytes=settings.query_memory,
         ),
     )
 

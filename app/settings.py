@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.core.units import parse_seconds, parse_size
 
 _MIB = 1024 * 1024
+_LEAST_QUERY_BYTES = 8 * _MIB
 
 
 def _size(value: Any) -> Any:
@@ -65,11 +66,10 @@ class Settings(BaseSettings):
     query_memory: Annotated[
         Size,
         Field(
-            ge=8 * _MIB,
-            description="what a step that needs all rows (aggregate, distinct, sql) may hold before it writes to disk:"
-            " half the budget, or what the rest of the run leaves of it",
+            description="what a step that needs all rows (aggregate, distinct, sql) may hold before it writes to disk,"
+            " 8MiB at least; 0: half the budget, or less where that leaves room for larger pages",
         ),
-    ] = Field(default_factory=lambda read: max(8 * _MIB, read.get("memory_budget", 0) // 2))
+    ] = 0
     max_flows: Annotated[int, Field(ge=1, description="runs at a time, whatever the budget would carry")] = 64
     worker_threads: Annotated[int, Field(ge=1, description="threads for stages")] = Field(
         default_factory=lambda: len(os.sched_getaffinity(0))
@@ -147,6 +147,11 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], Field(description="log lines for people or for machines")] = "text"
 
     @property
+    def query_bytes(self) -> int:
+        """QUERY_MEMORY, or what stands for it."""
+        return self.query_memory or max(_LEAST_QUERY_BYTES, self.memory_budget // 2)
+
+    @property
     def lanes(self) -> int:
         """See ``FlowOptions``."""
         return self.worker_threads + 1
@@ -155,4 +160,6 @@ class Settings(BaseSettings):
     def _fit(self) -> Settings:
         if self.max_line > self.page_bytes * 16:
             raise ValueError("MAX_LINE may be 16 times PAGE_BYTES at the most: a line is held whole")
+        if 0 < self.query_memory < _LEAST_QUERY_BYTES:
+            raise ValueError("QUERY_MEMORY is 8MiB at least, or 0")
         return self

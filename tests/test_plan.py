@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.plan import (
     sniff,
     with_pipeline,
 )
+from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
 
 OPTIONS = BuildOptions(
@@ -244,3 +246,19 @@ def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
 def test_where_nothing_cuts_the_pages_of_the_source_they_stay() -> None:
     items = [("from", "csv"), ("upper", ""), ("where", "a > 1"), ("to", "csv")]
     assert build_within(Allowance(1, 2 << 20, 4), OPTIONS, partial(build, plan_of_query(items))).page_bytes == 2 << 20
+
+
+def test_a_query_gives_memory_up_for_larger_pages_unless_it_was_promised() -> None:
+    plan = plan_of_query([("from", "csv"), ("aggregate", "count(*) as n by a"), ("to", "csv")])
+    allowance = Allowance(nbytes=256 << 20, high_water_bytes=2 << 20, lanes=3)
+    page_bytes, worst_bytes = [], []
+    for least_bytes in (0, 96 << 20):
+        query = replace(OPTIONS.query, whole_bytes=96 << 20, least_bytes=least_bytes)
+        made = build_within(allowance, replace(OPTIONS, query=query), partial(build, plan))
+        page_bytes.append(made.page_bytes)
+        worst_bytes.append(made.least_bytes(allowance))
+        (query_stage,) = [stage for stage in made.stages if isinstance(stage, Query)]
+        query_stage.spare(1 << 40)
+        assert query_stage.holds > least_bytes
+    assert page_bytes[0] == 2 << 20 > page_bytes[1]
+    assert max(worst_bytes) <= allowance.nbytes * 4 // 5

@@ -110,7 +110,7 @@ class Query:
             self.holds += self._whole_bytes + _BESIDE_LIMIT_BYTES
 
     def spare(self, nbytes: int) -> None:
-        """Hold so much less of what the whole input needs, down to what DuckDB cannot do without."""
+        """Hold so much less of what the whole input needs, down to what DuckDB cannot do without, or was promised."""
         spared = min(nbytes, self.spare_bytes)
         self._whole_bytes -= spared
         self.holds -= spared
@@ -118,7 +118,7 @@ class Query:
     @property
     def spare_bytes(self) -> int:
         """See ``Modest``."""
-        return max(0, self._whole_bytes - _LEAST_WHOLE_BYTES)
+        return max(0, self._whole_bytes - max(_LEAST_WHOLE_BYTES, self._options.least_bytes))
 
     @property
     def scan_grows(self) -> float | None:

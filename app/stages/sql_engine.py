@@ -24,7 +24,7 @@ class QueryOptions:
     """``threads``: 1 runs everything on the thread that iterates ``run``. From 2 on DuckDB's own threads help where rows
     go one by one; then they too take pages from the input, one at a time, perhaps while the caller is busy with the
     output. ``whole_bytes``: the memory of a query that has to see the whole input; what is beyond goes to
-    ``temp_directory``, up to ``spill_bytes``.
+    ``temp_directory``, up to ``spill_bytes``. It is made smaller, down to ``least_bytes``, where pages can be larger then.
     """
 
     page_bytes: int
@@ -32,6 +32,7 @@ class QueryOptions:
     whole_bytes: int
     temp_directory: str
     spill_bytes: int
+    least_bytes: int = 0
 
     def of_pages(self, page_bytes: int) -> QueryOptions:
         """These with other pages."""
