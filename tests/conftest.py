@@ -13,7 +13,7 @@ __all__ = ["localstack", "swift"]
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server") / "spool") as server:
+    with serving(tmp_path_factory.mktemp("server") / "spool", fresh=True) as server:
         yield server
 
 

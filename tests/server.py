@@ -16,6 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Forked
+
+Process = Forked | subprocess.Popen[bytes]
+
 WIRE = os.environ.get("WEIR_TEST_WIRE", "pages")
 """Which HTTP protocol the servers of the tests speak by; the whole suite must hold with either."""
 
@@ -34,23 +38,25 @@ GAUGES_AT_REST = (
 
 
 class Server:
-    def __init__(self, spool: Path, *, module: str = "app.cli", **settings: object) -> None:
+    """``fresh``: by an interpreter of its own, with the memory, the modules and the end that it has in earnest."""
+
+    def __init__(self, spool: Path, *, module: str = "app.cli", fresh: bool = False, **settings: object) -> None:
         self.spool = spool
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WEIR_")}
         environment |= {"WEIR_WIRE": WIRE}
         environment |= {f"WEIR_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"WEIR_SPOOL_DIR": str(spool), "WEIR_PORT": "0", "PYTHONUNBUFFERED": "1"}
         self.log = spool.parent / f"{spool.name}.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "serve"],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        output, told = os.pipe()
+        self.stdout = open(output)  # noqa: SIM115, for as long as the server runs
+        with self.log.open("ab") as log, open(os.devnull) as nothing, open(told, "wb") as out:
+            if fresh:
+                command = [sys.executable, "-m", module, "serve"]
+                streams = {"stdin": nothing, "stdout": out, "stderr": log}
+                self.process: Process = subprocess.Popen(command, env=environment, **streams)
+            else:
+                self.process = Forked(module, "serve", env=environment, streams=(nothing, out, log))
+        line = self.stdout.readline()
         found = re.search(r"http://([0-9.]+):(\d+)", line)
         assert found, f"no address in {line!r}: {self.log.read_text()}"
         self.host, self.port = found[1], int(found[2])
@@ -106,14 +112,13 @@ class Server:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(40)
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.stdout.close()
 
 
 @contextlib.contextmanager

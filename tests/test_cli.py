@@ -14,17 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.forked import run_forked
 from tests.object_store.server import ObjectStoreServer
 
 CSV = "a,s\n1,x\n2,y\n3,\n"
 WEIR = [sys.executable, "-m", "app.cli"]
 
 
-def weir(tmp_path: Path, *arguments: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"WEIR_SPOOL_DIR": str(tmp_path / "spool")}
-    return subprocess.run(
-        [*WEIR, *arguments], input=data, capture_output=True, check=False, cwd=tmp_path, env=environment, timeout=60
-    )
+def weir(tmp_path: Path, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return run_forked(*arguments, data=data, env=os.environ | {"WEIR_SPOOL_DIR": str(tmp_path / "spool")}, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -39,7 +37,9 @@ def test_version(tmp_path: Path) -> None:
 
 
 def test_a_file_to_a_file_by_their_names(tmp_path: Path, csv: Path) -> None:
-    done = weir(tmp_path, "run", str(csv), "out.parquet", "--where", "a>1", "--derive", "a*2 as b")
+    command = [*WEIR, "run", str(csv), "out.parquet", "--where", "a>1", "--derive", "a*2 as b"]
+    environment = os.environ | {"WEIR_SPOOL_DIR": str(tmp_path / "spool")}
+    done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path, env=environment, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert pq.read_table(tmp_path / "out.parquet").to_pylist() == [
         {"a": 2, "s": "y", "b": 4},

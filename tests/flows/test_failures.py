@@ -184,7 +184,7 @@ def test_twenty_kills_of_the_server(spool: Path, tmp_path: Path) -> None:
 
 
 def test_sigterm_lets_a_running_request_finish(spool: Path) -> None:
-    server = Server(spool)
+    server = Server(spool, fresh=True)
     client = subprocess.Popen(
         ["curl", "-sS", "-T", "-", f"{server.transform}?upper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -192,7 +192,7 @@ def test_sigterm_lets_a_running_request_finish(spool: Path) -> None:
     client.stdin.write(b"before ")
     client.stdin.flush()
     eventually(lambda: bool(server.runs()) and server.runs()[0]["input_bytes"] > 0)
-    server.process.terminate()
+    server.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     output, _ = client.communicate(b"and after", timeout=20)
     assert (output, client.returncode) == (b"BEFORE AND AFTER", 0)

@@ -32,7 +32,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def server(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("spool"), memory_budget="1GiB") as running:
+    with serving(tmp_path_factory.mktemp("spool"), fresh=True, memory_budget="1GiB") as running:
         yield running
 
 

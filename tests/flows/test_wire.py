@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -213,7 +214,7 @@ def test_drain_finishes_what_ends_in_time_and_breaks_off_the_rest(spool: Path) -
         eventually(lambda: [run["input_bytes"] for run in server.runs()] == [7, 7])
         resting.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert resting.recv(1000).startswith(b"HTTP/1.1 200 ")
-        server.process.terminate()
+        server.process.send_signal(signal.SIGTERM)
         # A connection without a request ends at once, one with a request may come to its end.
         assert resting.recv(1000) == b""
         finishes.sendall(b"5\r\nafter\r\n0\r\n\r\n")
@@ -227,7 +228,7 @@ def test_drain_finishes_what_ends_in_time_and_breaks_off_the_rest(spool: Path) -
 
 def test_many_slow_clients_hold_no_more_than_was_promised(spool: Path) -> None:
     """128 clients that trickle: all are served, and what they hold is counted."""
-    with serving(spool, memory_budget="64MiB", admit_timeout="60s") as server:
+    with serving(spool, fresh=True, memory_budget="64MiB", admit_timeout="60s") as server:
         idle = server.memory_kib("VmRSS")
         clients = [connect(server) for _ in range(128)]
         for raw in clients:

@@ -57,7 +57,9 @@ def test_every_bad_row_of_a_gigabyte_is_told_once(tmp_path: Path) -> None:
                 expected.append(place)
             yield piece
 
-    with serving(tmp_path / "spool", memory_budget="64MiB", max_line="64KiB", page_bytes="256KiB") as server:
+    with serving(
+        tmp_path / "spool", fresh=True, memory_budget="64MiB", max_line="64KiB", page_bytes="256KiB"
+    ) as server:
         query = "from=csv&types=t:smallint&on_error=quarantine&select=i&to=arrow"
         result, headers = tmp_path / "result", tmp_path / "headers"
         command = ["curl", "-sSf", "-T", "-", "-o", str(result), "-D", str(headers), f"{server.transform}?{query}"]

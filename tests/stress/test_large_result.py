@@ -20,7 +20,9 @@ CUTS = 10
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_large_result_is_resumed_after_every_cut(tmp_path: Path) -> None:
-    with serving(tmp_path / "spool", memory_budget="64MiB", spool_limit="64GiB", max_body="64GiB") as server:
+    with serving(
+        tmp_path / "spool", fresh=True, memory_budget="64MiB", spool_limit="64GiB", max_body="64GiB"
+    ) as server:
         pipe = f"yes 'a line of a result that is larger than any memory' | head -c {SIZE_BYTES} | curl -sS -T - -D -"
         headers = subprocess.run(
             f"{pipe} -o /dev/null '{server.transform}?upper&deliver=whole'",

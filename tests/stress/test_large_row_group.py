@@ -74,7 +74,7 @@ def test_a_row_group_larger_than_memory_passes_within_it(tmp_path: Path, one_row
     assert metadata.row_group(0).total_byte_size > 1024 * MIB
     for number, (query, (head, select, form)) in enumerate(ANSWERS.items()):
         # A server for each: its peak is of one run.
-        with serving(tmp_path / f"spool{number}", memory_budget=f"{BUDGET_MIB}MiB") as server:
+        with serving(tmp_path / f"spool{number}", fresh=True, memory_budget=f"{BUDGET_MIB}MiB") as server:
             idle_mib = server.memory_kib() / 1024
             answer = digest_of("curl", "-sSf", "-T", str(one_row_group), f"{server.transform}?{query}")
             peak_mib = server.memory_kib() / 1024
