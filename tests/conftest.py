@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import functools
+import os
+import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +13,18 @@ from tests.object_store.fixtures import localstack, swift
 from tests.server import Server, serving
 
 __all__ = ["localstack", "swift"]
+
+# Some 200 processes are started, each of which would compile the whole of app again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Every ``httpx.get`` and the like would read all that there are again, 50 ms, and then encrypt nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture(scope="session")
