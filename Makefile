@@ -34,9 +34,9 @@ demo: setup
 test: lint
 	@deploy/prerequisites.sh $(PYTHON) nginx haproxy postgres
 	@.venv/bin/python -m tests.object_store.install
-	@.venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	@.venv/bin/python -m pytest -q -n 2
 	@echo "once more what needs a server, on uvicorn's own protocol"
-	@WEIR_TEST_WIRE=stock .venv/bin/python -m pytest -q -n 2 --dist loadgroup $(SERVED)
+	@WEIR_TEST_WIRE=stock .venv/bin/python -m pytest -q -n 2 $(SERVED)
 
 test-slow: setup
 	@deploy/prerequisites.sh $(PYTHON) nginx haproxy postgres

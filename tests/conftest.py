@@ -6,17 +6,33 @@ import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-from tests.object_store.fixtures import localstack, swift
+from tests.object_store.fixtures import localstack, postgres_url, swift
 from tests.server import Server, serving
 
-__all__ = ["localstack", "swift"]
+__all__ = ["localstack", "postgres_url", "swift"]
 
 # Some 200 processes are started, each of which would compile the whole of app again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+SHARING = ("tests/flows/", "tests/object_store/", "tests/runs/", "tests/stores/", "tests/web/", "tests/test_workers.py")
+
+
+class Scheduler(LoadScopeScheduling):
+    """Files whose tests share servers are for one worker each, and come first; of others each function is on its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::" if nodeid.startswith(SHARING) else "[")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

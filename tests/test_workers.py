@@ -28,8 +28,10 @@ def worker_pids(server: Server) -> list[int]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("workers") / "spool", workers=2, worker_threads=2) as server:
+    spool = tmp_path_factory.mktemp("workers") / "spool"
+    with serving(spool, fresh=True, workers=2, worker_threads=2) as server:
         yield server
+    assert_left_clean(spool)
 
 
 def post(server: Server, query: str, times: int) -> list[httpx.Response]:
@@ -87,18 +89,16 @@ def test_runs_and_metrics_add_up(pair: Server) -> None:
     assert created == sorted(created, reverse=True)
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    with serving(tmp_path / "spool", workers=2) as server:
-        ids = [reply.headers["weir-run-id"] for reply in post(server, "upper&deliver=whole", 16)]
-        first, second = worker_pids(server)
-        os.kill(first, signal.SIGKILL)
-        eventually(lambda: len(worker_pids(server)) == 2 and first not in worker_pids(server))
-        assert second in worker_pids(server)
-        eventually(lambda: server.get("/readyz") == b"ready\n")
-        # What it had finished is still there.
-        assert {httpx.get(f"{server.url}/v1/runs/{run_id}/result").content for run_id in ids} == {BODY.upper()}
-        post(server, "upper", 8)
-    assert_left_clean(tmp_path / "spool")
+def test_a_worker_that_is_killed_is_replaced(pair: Server) -> None:
+    ids = [reply.headers["weir-run-id"] for reply in post(pair, "upper&deliver=whole", 16)]
+    first, second = worker_pids(pair)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: len(worker_pids(pair)) == 2 and first not in worker_pids(pair))
+    assert second in worker_pids(pair)
+    eventually(lambda: pair.get("/readyz") == b"ready\n")
+    # What it had finished is still there.
+    assert {httpx.get(f"{pair.url}/v1/runs/{run_id}/result").content for run_id in ids} == {BODY.upper()}
+    post(pair, "upper", 8)
 
 
 def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=15)
     server.stop()
     # The next start clears what was left.
-    with serving(tmp_path / "spool", workers=2) as again:
+    with serving(tmp_path / "spool") as again:
         assert again.get("/readyz") == b"ready\n"
     assert_left_clean(tmp_path / "spool")
 
@@ -123,7 +123,7 @@ def test_sigterm_lets_every_worker_finish(tmp_path: Path) -> None:
         client.stdin.write(b"before ")
         client.stdin.flush()
     eventually(lambda: sum(run["input_bytes"] for run in server.runs()) == 6 * 7)
-    server.process.terminate()
+    server.process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     for client in clients:
         assert client.communicate(b"and after", timeout=20)[0] == b"BEFORE AND AFTER"

@@ -20,8 +20,6 @@ from tests.flows.stored import Stored, stored
 from tests.object_store.server import ObjectStoreServer
 from tests.server import eventually
 
-pytestmark = pytest.mark.xdist_group("object_store")
-
 MIB = 1 << 20
 BIG = random.Random(1).randbytes(21 * MIB)
 CSV = ("id,name,amount\n" + "".join(f"{n},name {n},{n / 4}\n" for n in range(400_000))).encode()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.object_store.install import LOCALSTACK, SWIFT, Environment
 from tests.object_store.localstack import localstack as run_localstack
+from tests.object_store.postgres import postgres
 from tests.object_store.server import ObjectStoreServer
 from tests.object_store.swift import swift as run_swift
 
@@ -26,6 +27,13 @@ def localstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore
     require(LOCALSTACK)
     with run_localstack(tmp_path_factory.mktemp("localstack")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server whose databases are for one test each."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
 
 
 def require(environment: Environment) -> None:

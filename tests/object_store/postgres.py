@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import create_engine, make_url
 
 DEBIAN = Path("/usr/lib/postgresql")
 USER = "weir"
@@ -57,6 +60,16 @@ def postgres(directory: Path, **settings: str) -> Iterator[str]:
             process.wait(30)
     finally:
         shutil.rmtree(home)
+
+
+def fresh_database(server_url: str) -> str:
+    """The URL of an empty database of its own on a server that runs."""
+    name = f"weir_{secrets.token_hex(6)}"
+    engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
 
 def find_programs() -> Path:

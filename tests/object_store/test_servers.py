@@ -25,8 +25,6 @@ from tests.object_store.operation import operation_of
 from tests.object_store.server import ObjectStoreServer
 from tests.object_store.swift import swift as run_swift
 
-pytestmark = pytest.mark.xdist_group("object_store")
-
 DATA = bytes(range(256)) * 1000
 MIN_PART_BYTES = 5 << 20
 
