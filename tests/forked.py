@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 _fork_server = multiprocessing.get_context("forkserver")
 _fork_server.set_forkserver_preload(["app.cli", "boto3", "psycopg", __name__])
@@ -28,7 +30,8 @@ class Forked:
         self._process = _fork_server.Process(
             target=_run, args=(module, arguments, dict(env), os.path.abspath(cwd), inherited), daemon=True
         )
-        self._process.start()
+        with patch.dict(sys.modules, __main__=ModuleType("__main__")):  # or it would run what runs the tests
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 

@@ -86,7 +86,7 @@ def test_a_body_over_the_limit_is_refused_while_it_uploads(faulty: Server) -> No
 def test_a_client_that_sends_nothing_is_given_up(faulty: Server) -> None:
     def body() -> Iterator[bytes]:
         yield b"x"
-        time.sleep(4)
+        time.sleep(3)
         yield b"y"
 
     reply = httpx.post(f"{faulty.transform}?deliver=whole", content=body(), timeout=60)
@@ -146,12 +146,16 @@ def send(server: Server, number: int, text: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def test_twenty_kills_of_the_client(spool: Path, tmp_path: Path) -> None:
+KILLS = [5, pytest.param(20, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_of_the_client(spool: Path, tmp_path: Path, kills: int) -> None:
     text = tmp_path / "rows"
     text.write_bytes(b"a\n" + b"some words here\n" * (2 << 20))
     chance = random.Random(1)
     with serving(spool) as server:
-        for number in range(20):
+        for number in range(kills):
             client = send(server, number, text)
             time.sleep(chance.uniform(0.0, 0.4))
             client.send_signal(signal.SIGKILL)
@@ -162,11 +166,12 @@ def test_twenty_kills_of_the_client(spool: Path, tmp_path: Path) -> None:
         assert tasks < 40, f"{tasks} threads are left"
 
 
-def test_twenty_kills_of_the_server(spool: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_of_the_server(spool: Path, tmp_path: Path, kills: int) -> None:
     text = tmp_path / "rows"
     text.write_bytes(b"a\n" + b"some words here\n" * (1 << 20))
     chance = random.Random(2)
-    for number in range(20):
+    for number in range(kills):
         server = Server(spool)
         try:
             clients = [send(server, number + n, text) for n in range(2)]
