@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import Refusal
@@ -160,15 +160,24 @@ PIPELINES = (
 )
 
 
+def step_of(query: str) -> int:
+    """Text is cut at every byte, and Arrow at all distances from what it aligns. Parquet is spooled, and read as a file.
+    What a query is given are rows, and each opens an engine."""
+    if plan_source(query) == "parquet":
+        return 101
+    return {"arrow": 9}.get(plan_source(query), 1) * (7 if any(word in query for word in QUERIES) else 1)
+
+
+QUERIES = ("where=", "select=", "derive=")
+
+
 @pytest.mark.parametrize("query", PIPELINES)
 def test_a_cut_at_any_byte_changes_nothing(query: str, spool: Spool) -> None:
     data = encoded(plan_source(query))
     expected = outcome(query, pages_of(data, ()), spool)
     assert isinstance(expected, bytes), expected
     assert expected
-    # Arrow's own cuts are tried at every byte above; each query opens an engine.
-    step = 7 if plan_source(query) == "parquet" or ("arrow" in query and "=id>" in query) else 1
-    for position in range(1, len(data), step):
+    for position in range(1, len(data), step_of(query)):
         assert outcome(query, pages_of(data, (position,)), spool) == expected, position
     assert outcome(query, pages_of(data, range(1, len(data))), spool) == expected
 
@@ -209,17 +218,13 @@ def messy_csv(draw: st.DrawFn) -> bytes:
     more=st.sampled_from(["fail", "skip"]),
     full=st.sampled_from(["", "&infer=full"]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 def test_messy_csv_comes_out_the_same_however_it_is_cut(
-    data: bytes, cuts: set[int], more: str, full: str, tmp_path_factory: pytest.TempPathFactory
+    spool: Spool, data: bytes, cuts: set[int], more: str, full: str
 ) -> None:
-    spool = Spool(tmp_path_factory.getbasetemp() / "messy", limit_bytes=1 << 20)
-    try:
-        query = f"from=csv&on_error={more}&to=ndjson{full}"
-        whole = outcome(query, pages_of(data, ()), spool)
-        assert outcome(query, pages_of(data, sorted(cut for cut in cuts if cut < len(data))), spool) == whole
-    finally:
-        spool.close()
+    query = f"from=csv&on_error={more}&to=ndjson{full}"
+    whole = outcome(query, pages_of(data, ()), spool)
+    assert outcome(query, pages_of(data, sorted(cut for cut in cuts if cut < len(data))), spool) == whole
 
 
 JSON_LINES = st.sampled_from(
@@ -238,20 +243,21 @@ JSON_LINES = st.sampled_from(
 )
 
 
-@given(lines=st.lists(JSON_LINES, max_size=10), newline=NEWLINES, cuts=st.sets(st.integers(1, 200)), last=st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(JSON_LINES, max_size=10),
+    newline=NEWLINES,
+    cuts=st.sets(st.integers(1, 200)),
+    last=st.booleans(),
+    more=st.sampled_from(["fail", "skip"]),
+)
+@settings(max_examples=100, deadline=None)
 def test_messy_ndjson_comes_out_the_same_however_it_is_cut(
-    lines: list[str], newline: str, cuts: set[int], last: bool, tmp_path_factory: pytest.TempPathFactory
+    spool: Spool, lines: list[str], newline: str, cuts: set[int], last: bool, more: str
 ) -> None:
     data = (newline.join(['{"a":1,"b":"x"}', *lines]) + (newline if last else "")).encode()
-    spool = Spool(tmp_path_factory.getbasetemp() / "messy", limit_bytes=1 << 20)
-    try:
-        for more in ("fail", "skip"):
-            query = f"from=ndjson&on_error={more}&to=csv"
-            whole = outcome(query, pages_of(data, ()), spool)
-            assert outcome(query, pages_of(data, sorted(cut for cut in cuts if cut < len(data))), spool) == whole
-    finally:
-        spool.close()
+    query = f"from=ndjson&on_error={more}&to=csv"
+    whole = outcome(query, pages_of(data, ()), spool)
+    assert outcome(query, pages_of(data, sorted(cut for cut in cuts if cut < len(data))), spool) == whole
 
 
 def test_every_format_is_cut_here() -> None:
