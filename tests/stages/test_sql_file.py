@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import random
@@ -117,12 +118,19 @@ QUERIES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
+@functools.cache
+def of_batches(name: str) -> tuple[bool, Any, int]:
+    """Of the first file: how batches of the others are read is for other tests."""
+    return outcome(Far(next(iter(FILES.values()))), *QUERIES[name])
+
+
 @pytest.mark.parametrize("name", QUERIES)
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_gives_what_its_batches_give(file: str, name: str) -> None:
     scanned, found, rows = outcome(Near(FILES[file]), *QUERIES[name])
     assert scanned
-    _, expected, rows_of_batches = outcome(Far(FILES[file]), *QUERIES[name])
+    scanned, expected, rows_of_batches = of_batches(name)
+    assert not scanned
     assert found == expected
     # A limit within a query lets batches end early, and a file is not counted row by row.
     assert rows == rows_of_batches or (name == "the first rows" and rows == ROWS)

@@ -6,7 +6,7 @@ import functools
 import math
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -116,15 +116,23 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
-def by_c(clauses: Clauses, batch: pa.RecordBatch) -> Any:
-    program, schema = row_program([parse(kind, text) for kind, text in clauses], batch.schema)
-    return pa.RecordBatch.from_arrays(program.run(batch), [str(i) for i in range(len(schema))])
+def in_c(clauses: Clauses, schema: pa.Schema) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    program, made = row_program([parse(kind, text) for kind, text in clauses], schema)
+    return lambda batch: pa.RecordBatch.from_arrays(program.run(batch), [str(i) for i in range(len(made))])
 
 
-def by_arrow(clauses: Clauses, batch: pa.RecordBatch) -> Any:
+def in_arrow(clauses: Clauses, schema: pa.Schema) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql_kernel, "LIBRARY", None)
-        return by_c(clauses, batch)
+        return in_c(clauses, schema)
+
+
+def by_c(clauses: Clauses, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return in_c(clauses, batch.schema)(batch)
+
+
+def by_arrow(clauses: Clauses, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return in_arrow(clauses, batch.schema)(batch)
 
 
 def exact(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -139,12 +147,13 @@ def exact(batch: pa.RecordBatch) -> pa.RecordBatch:
 @pytest.mark.parametrize("nulls", [0, 0.01, 0.5, 1])
 @pytest.mark.parametrize("clauses", STEPS_ON_ROWS, ids=lambda clauses: " | ".join(text for _, text in clauses))
 def test_it_is_what_arrow_makes_of_them(clauses: Clauses, nulls: float, runs: list[bool]) -> None:
+    by_c, by_arrow = in_c(clauses, table(nulls).schema), in_arrow(clauses, table(nulls).schema)
     for rows in SIZES:
         for start in (0, 13):
             batch = table(nulls).slice(start, rows)
-            made = by_c(clauses, batch)
+            made = by_c(batch)
             made.validate(full=True)
-            assert exact(made).equals(exact(by_arrow(clauses, batch))), (rows, start)
+            assert exact(made).equals(exact(by_arrow(batch))), (rows, start)
     assert runs == [rows > 0 for rows in SIZES for _ in range(2)]
 
 
