@@ -94,7 +94,7 @@ def same(found: pa.RecordBatch, wanted: pa.RecordBatch) -> None:
             ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(TYPES), min_size=1, max_size=5),
     st.data(),

@@ -132,7 +132,7 @@ SPECIAL = [b";", b"'", b"^", b"]", b"-", b"\\", b"|", b".", b"a"]
     st.sampled_from([*SPECIAL, b""]),
     st.lists(st.sampled_from([*SPECIAL, b"\n", b"\r\n"]), max_size=30).map(b"".join),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_records_end_where_they_end(delimiter: bytes, quote: bytes, text: bytes) -> None:
     if delimiter == quote:
         return
@@ -225,7 +225,7 @@ def decoded(name: str, data: bytes) -> tuple[bytes | None, int | None]:
 
 
 @given(st.sampled_from(["cp1252", "utf-16", "gb18030", "shift_jis", "euc_jp", "big5", "cp949"]), st.binary(max_size=40))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_the_whole_is_what_python_decodes(name: str, data: bytes) -> None:
     streams = [pages_of(data, range(1, len(data))), pages_of(data, ())]
     outcome = check_stage(lambda: [Transcode(name, page_bytes=64)], streams)

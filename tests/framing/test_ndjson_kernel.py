@@ -88,7 +88,7 @@ def check(data: bytes, schema: pa.Schema, wanted: list[int] | None = None) -> bo
     return True
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(ALL_TYPES), min_size=1, max_size=4), st.data(), st.sampled_from(["\n", "\r\n"]))
 def test_it_reads_what_pyarrow_reads_or_nothing(types: list[pa.DataType], data: st.DataObject, end: str) -> None:
     schema = pa.schema([(f"c{index}", type_) for index, type_ in enumerate(types)])
@@ -104,7 +104,7 @@ def test_it_reads_what_pyarrow_reads_or_nothing(types: list[pa.DataType], data: 
     check(text.encode(errors="surrogatepass"), schema, wanted)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=100), st.integers(0, 40), st.integers(0, 10))
 @example(b"\xff", 6, 0)
 def test_any_bytes_are_read_alike_or_not_at_all(junk: bytes, at: int, over: int) -> None:

@@ -44,7 +44,7 @@ def texts(batch: pa.RecordBatch) -> tuple[bytes, bytes]:
     return bytes(json_text.rows_text(batch)), bytes(CsvWrite(b",").text(batch, b"head\n"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=5), st.integers(0, 12), st.integers(0, 3), st.data()
 )

@@ -198,7 +198,7 @@ VALUE = st.sampled_from(["", "true", "x y", *NUMBERS, *MOMENTS])
 
 
 @given(st.lists(VALUE, min_size=1, max_size=8), st.randoms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_types_do_not_depend_on_the_order_and_every_value_fits(values: list[str], random: Any) -> None:
     shuffled = values[:]
     random.shuffle(shuffled)
@@ -215,7 +215,7 @@ TYPES = st.sampled_from(SIMPLE).flatmap(lambda t: st.sampled_from([t, pa.list_(t
 
 
 @given(TYPES, TYPES, TYPES)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_widening_is_a_join(a: pa.DataType, b: pa.DataType, c: pa.DataType) -> None:
     assert widened(a, a) == a
     assert widened(a, b) == widened(b, a)
@@ -231,20 +231,22 @@ def full_pages(data: bytes, page: int) -> list[Page]:
 
 def test_memory_stays_within_what_is_declared() -> None:
     page = MIB // 4
-    narrow = b"a,b\n" + b"1,2\n" * (MIB // 2)
+    narrow = b"a,b\n" + b"1,2\n" * (MIB // 4)
     doubles = b"a,b\n" + b".5,1.\n" * (MIB // 4)
     wide = b",".join(b"column%d" % n for n in range(100)) + b"\n"
-    wide += (b",".join(b"%d.5" % n for n in range(100)) + b"\n") * 4000
-    texts = b"a,b,c\n" + b'some words,"quoted ""words""",\xc3\xbc\n' * 60_000
+    wide += (b",".join(b"%d.5" % n for n in range(100)) + b"\n") * 2500
+    texts = b"a,b,c\n" + b'some words,"quoted ""words""",\xc3\xbc\n' * 30_000
     for data in (narrow, doubles, wide, texts):
         check_memory(
             lambda: csv.surveyor(dialect=CsvDialect(), page_bytes=page, max_line_bytes=page),
-            full_pages(data, page),
+            full_pages(data[: 3 * page], page),
             page_bytes=2 * page,
         )
     lines = b'{"a":1,"b":[1,2]}\n' * (MIB // 16)
-    late = b'{"a":1}\n' * (MIB // 16) + b'{"a":"x"}\n{"a":2.5}\n' * (MIB // 32)
+    late = b'{"a":1}\n' * (MIB // 32) + b'{"a":"x"}\n{"a":2.5}\n' * (MIB // 32)
     for data in (lines, late):
         check_memory(
-            lambda: ndjson.surveyor(page_bytes=page, max_line_bytes=page), full_pages(data, page), page_bytes=2 * page
+            lambda: ndjson.surveyor(page_bytes=page, max_line_bytes=page),
+            full_pages(data[: 3 * page], page),
+            page_bytes=2 * page,
         )

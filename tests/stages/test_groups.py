@@ -139,7 +139,7 @@ def tables(draw: st.DrawFn) -> tuple[list[pa.Array], list[Total], list[pa.Array]
     return keys, totals, [column(total.type, 8).slice(min(before, rows - 1)) for total in totals]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tables(), st.data())
 def test_groups_are_those_of_a_plain_loop_however_they_are_cut(
     table: tuple[list[pa.Array], list[Total], list[pa.Array]], data: st.DataObject
@@ -195,7 +195,7 @@ def test_of_two_zeros_the_later_one_is_taken(zeros: list[float], kind: Kind, typ
     assert rows_of(made.take()) == by_hand([[1, 1]], [zeros], totals, 2) == [(1, bits(zeros[1]))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tables(), st.data())
 def test_what_is_taken_meanwhile_and_merged_again_changes_nothing(
     table: tuple[list[pa.Array], list[Total], list[pa.Array]], data: st.DataObject

@@ -160,7 +160,7 @@ def formulas_by(way: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("way", ["c", "arrow"])
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=tables(), clauses=steps(), rows=st.integers(1, 12))
 @example(table=NUMBERED, clauses=[("where", "x > 0.5")], rows=2)
 @example(table=NUMBERED, clauses=[("where", "NOT x <= 0.5")], rows=2)

@@ -74,7 +74,7 @@ def in_levels(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
 
 
 @pytest.mark.parametrize("way", ["c", "arrow"])
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=tables(), clause=questions(), rows=st.integers(1, 12))
 def test_the_answer_is_that_of_one_query(way: str, table: pa.RecordBatch, clause: tuple[str, str], rows: int) -> None:
     try:
