@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.object_store.fixtures import localstack, postgres_url, swift
@@ -19,6 +20,10 @@ __all__ = ["localstack", "postgres_url", "swift"]
 # Some 200 processes are started, each of which would compile the whole of app again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("weir", deadline=None)
+settings.load_profile("weir")
 
 SHARING = ("tests/flows/", "tests/object_store/", "tests/runs/", "tests/stores/", "tests/web/", "tests/test_workers.py")
 
