@@ -60,7 +60,7 @@ def sha256(path: Path) -> str:
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("text") / "text"
-    return path, make_text(path, 48 << 20)
+    return path, make_text(path, 24 << 20)
 
 
 @pytest.mark.parametrize("client", COMMANDS)
