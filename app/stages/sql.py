@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TypeVar
 
@@ -71,7 +72,7 @@ class Query:
     in the order of the input, so that sums of floats are the same however it came. Raises ``bad_sql``, before any
     output, where a column is missing, a type does not fit or a name is given twice; ``bad_computation`` where a value
     cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
-    what has to be remembered outgrows memory or disk.
+    what has to be remembered outgrows memory or disk. Half of its memory is for groups, which go to disk in sorted runs.
 
     ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives.
     ``before`` are clauses of which stages before it take care, but not where it reads a file itself.
@@ -136,28 +137,45 @@ class Query:
         """The output for the whole stream. What ``pages`` raises comes out as it is."""
         first = next(pages)
         if isinstance(first.payload, FileScan):
-            with FileFeed(first.payload, pages) as file:
-                yield from self._through(file, self._connect(file), [*self._before, *self._clauses])
-        else:
-            yield from self._through(_Feed(chain((first,), pages), self._page_bytes), self._connect(), self._clauses)
+            with FileFeed(first.payload, pages) as file, self._connected(file) as connection:
+                yield from self._results(connection, file, [*self._before, *self._clauses])
+            return
+        pages = chain((first,), pages)
+        del first
+        merge = None
+        if self._grouped is not None:
+            merge = self._grouped.merge(self._options, self._whole_bytes // 2, self._look)
+        if merge is None:
+            with self._connected() as connection:
+                yield from self._results(connection, _Feed(pages, self._page_bytes), self._clauses)
+            return
+        with closing(merge), self._connected(is_merged=True) as connection:
+            yield from self._results(connection, _Feed(merge.pages(pages), self._page_bytes), self._clauses)
+            self.spilled_bytes += merge.spilled_bytes
 
-    def _through(
-        self, feed: _Feed | FileFeed, connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause]
-    ) -> Iterator[Page]:
+    @contextmanager
+    def _connected(
+        self, file: FileFeed | None = None, *, is_merged: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = self._connect(file, is_merged=is_merged)
         with self._guard:
             self._running = connection
-            is_over = self._is_over
         try:
-            if is_over:
-                raise CancelledError
-            yield from self._results(connection, feed, clauses)
+            self._look()
+            yield connection
         finally:
             with self._guard:
                 self._running = None
             connection.close()
 
-    def _connect(self, file: FileFeed | None = None) -> duckdb.DuckDBPyConnection:
-        memory_bytes = (self._whole_bytes or MEMORY_LIMIT_BYTES) + int(4 * self.grows * self._page_bytes)
+    def _look(self) -> None:
+        with self._guard:
+            if self._is_over:
+                raise CancelledError
+
+    def _connect(self, file: FileFeed | None = None, *, is_merged: bool = False) -> duckdb.DuckDBPyConnection:
+        whole_bytes = self._whole_bytes // 2 if is_merged else self._whole_bytes
+        memory_bytes = (whole_bytes or MEMORY_LIMIT_BYTES) + int(4 * self.grows * self._page_bytes)
         options = self._options
         return open_engine(
             memory_bytes=memory_bytes + (0 if file is None else file.memory_bytes),

@@ -23,7 +23,7 @@ KEY, ARGUMENT, TOTAL = "\ue00a", "\ue00b", "\ue00c"
 """Columns on the way, with their number behind: private characters, as no column has them for a name."""
 
 _AGGREGATES = {"sum": "sum", "avg": "avg", "mean": "avg", "min": "min", "max": "max", "count": "count"}
-_WHOLE = "CAST(coalesce(sum({rows}), 0) AS BIGINT)"
+_WHOLE = "CAST(coalesce({rows}, 0) AS BIGINT)"
 _NOT_THE_SAME = ("query_location", "query_location_length", "alias")
 
 
@@ -48,14 +48,14 @@ class Levels:
             {**tree, "select_list": entries or tree["select_list"], "where_clause": self._tree["where_clause"]}
         )
 
-    def total_query(self, names: Sequence[str], is_whole_number: Callable[[int], bool]) -> str:
+    def total_query(self, names: Sequence[str], is_whole_number: Callable[[int], bool], *, merged: bool) -> str:
         """The last part as SQL, over keys and totals; ``names`` are those of its columns, and ``is_whole_number`` tells so
-        of an argument."""
+        of an argument. Groups that are ``merged`` come once each, and in the order of their keys."""
         keys = {_same(node): f"{KEY}{i}" for i, node in enumerate(self.keys)}
         known = {folded(node["alias"]) for node in self._tree["select_list"] if node["alias"]}
-        texts = {text: self._total(node, is_whole_number) for text, node in _aggregates(self._tree).items()}
-        made = parse_tree("sql", f"SELECT {', '.join(texts.values()) or 0} FROM input")["select_list"]
-        by_text = dict(zip(texts, made, strict=False))
+        totals = {text: self._total(node, is_whole_number, merged) for text, node in _aggregates(self._tree).items()}
+        made = parse_tree("sql", f"SELECT {', '.join(totals.values()) or 0} FROM input")["select_list"]
+        by_text = dict(zip(totals, made, strict=False))
 
         def rewritten(part: Any) -> Any:
             if isinstance(part, list):
@@ -73,20 +73,41 @@ class Levels:
             return {word: rewritten(value) for word, value in part.items()}
 
         entries = rewritten(self._tree["select_list"])
-        groups = [_column(name) for name in keys.values()]
+        having = rewritten(self._tree["having"])
+        groups = [] if merged else [_column(name) for name in keys.values()]
+        modifiers = [one for one in self._tree["modifiers"] if not (merged and self._is_by_keys(one))]
         return _text(
             {
                 **self._tree,
                 "select_list": [_named(entry, name) for entry, name in zip(entries, names, strict=True)],
-                "where_clause": None,
+                "where_clause": having if merged else None,
                 "group_expressions": groups,
                 "group_sets": [list(range(len(groups)))] if groups else [],
-                "having": rewritten(self._tree["having"]),
-                "modifiers": rewritten(self._tree["modifiers"]),
+                "having": None if merged else having,
+                "modifiers": rewritten(modifiers),
             }
         )
 
-    def _total(self, node: Node, is_whole_number: Callable[[int], bool]) -> str:
+    def _is_by_keys(self, modifier: Node) -> bool:
+        """Whether it is the order that merged groups have anyway."""
+        if modifier["type"] != "ORDER_MODIFIER" or len(modifier["orders"]) > len(self.keys):
+            return False
+        return all(
+            order["type"] in ("ORDER_DEFAULT", "ASCENDING")
+            and order["null_order"] in ("ORDER_DEFAULT", "NULLS LAST")
+            and self._is_key(order["expression"], key)
+            for order, key in zip(modifier["orders"], self.keys, strict=False)
+        )
+
+    def _is_key(self, node: Node, key: Node) -> bool:
+        """Whether ``node``, as it stands behind ORDER BY, is ``key``."""
+        entries = self._tree["select_list"]
+        try:
+            return _same(_key(node, entries)) == _same(key)
+        except Unfit:
+            return False
+
+    def _total(self, node: Node, is_whole_number: Callable[[int], bool], merged: bool) -> str:
         """What makes the aggregate ``node`` of totals."""
         function, argument = _function(node), _argument(node)
         index = None if argument is None else [_same(one) for one in self.arguments].index(_same(argument))
@@ -94,18 +115,20 @@ class Levels:
         def column(kind: Kind) -> str:
             return quoted(f"{TOTAL}{self.totals.index((kind, index))}")
 
+        def total(kind: Kind, function: str = "sum") -> str:
+            return column(kind) if merged else f"{function}({column(kind)})"
+
         if index is None:
-            return _WHOLE.format(rows=column("rows"))
+            return _WHOLE.format(rows=total("rows"))
         if function == "count":
-            return _WHOLE.format(rows=column("valid"))
+            return _WHOLE.format(rows=total("valid"))
         if function == "min":
-            return f"min({column('min')})"
+            return total("min", "min")
         if function == "max":
-            return f"max({column('max')})"
-        total = f"sum({column('sum')})"
+            return total("max", "max")
         if function == "sum":
-            return f"CAST({total} AS HUGEINT)" if is_whole_number(index) else total
-        return f"CAST({total} AS DOUBLE) / CAST(sum({column('valid')}) AS DOUBLE)"
+            return f"CAST({total('sum')} AS HUGEINT)" if is_whole_number(index) else total("sum")
+        return f"CAST({total('sum')} AS DOUBLE) / CAST({total('valid')} AS DOUBLE)"
 
 
 def levels(clause: Clause) -> Levels | None:

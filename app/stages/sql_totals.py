@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,9 +14,10 @@ from app.core.page import Page
 from app.framing.batches import empty_batch, table_page
 from app.framing.parquet_scan import FileScan
 from app.stages.groups import Groups, Kind, Total, supported
+from app.stages.groups_merge import GroupMerge, mergeable
 from app.stages.sql_binding import Bound, Piece, bind, plain
 from app.stages.sql_bound_rows import BoundRows
-from app.stages.sql_engine import shared_engine
+from app.stages.sql_engine import QueryOptions, shared_engine
 from app.stages.sql_formula import Formula, Unfit, applied, column, condition, formula
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import ARGUMENT, KEY, TOTAL, Levels
@@ -54,6 +55,19 @@ class Grouped:
         assert self._bound is not None
         return self._bound
 
+    def merge(self, options: QueryOptions, memory_bytes: int, look: Callable[[], None]) -> GroupMerge | None:
+        """What makes single groups of totals, where ``query`` is over these."""
+        if not self.bound.is_merged:
+            return None
+        return GroupMerge(
+            self.bound.totals_schema,
+            self.bound.totals,
+            memory_bytes=memory_bytes,
+            directory=options.temp_directory,
+            spill_bytes=options.spill_bytes,
+            look=look,
+        )
+
 
 @dataclass(slots=True)
 class _Bound:
@@ -63,6 +77,8 @@ class _Bound:
     arguments: list[int | None] = field(default_factory=list)
     """For each of the totals the column of ``rows``."""
     query: Bound | None = None
+    is_merged: bool = False
+    """``query`` is over groups that come once each; otherwise it adds them up itself."""
 
     @property
     def totals_schema(self) -> pa.Schema:
@@ -197,8 +213,10 @@ def _taken_apart(levels: Levels, fed: pa.Schema, wanted: pa.Schema) -> _Bound:
     steps: list[Step] = [Filter(condition(node, fed)) for node in levels.conditions]
     piece = Piece(levels.clause, 0, "", 0)
     rows = BoundRows(fed, schema, Bound(levels.row_query(), (piece,)), Program([*steps, Projection(made)], fed))
-    query = levels.total_query(wanted.names, lambda index: pt.is_integer(arguments[index].type))
-    return _Bound(rows, [one.type for one in keys], totals, places, Bound(query, (piece,)))
+    types = [one.type for one in keys]
+    is_merged = mergeable(types)
+    query = levels.total_query(wanted.names, lambda index: pt.is_integer(arguments[index].type), merged=is_merged)
+    return _Bound(rows, types, totals, places, Bound(query, (piece,)), is_merged)
 
 
 def _total(kind: Kind, type_: pa.DataType) -> Total:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ def by_query(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
         return outcome(refusal)
 
 
-def in_levels(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
+def in_levels(clause: tuple[str, str], pages: Sequence[Page], options: QueryOptions = OPTIONS) -> Any:
     """None where the clause is not taken apart."""
     apart = levels(parse(*clause))
     if apart is None:
@@ -68,9 +69,12 @@ def in_levels(clause: tuple[str, str], pages: Sequence[Page]) -> Any:
         yield from run_stages(stages, pages)
 
     try:
-        return outcome(list(Query([clause], OPTIONS, grouped=grouped).run(totals())))
+        query = Query([clause], options, grouped=grouped)
+        made = outcome(list(query.run(totals())))
     except Refusal as refusal:
         return outcome(refusal)
+    assert (query.spilled_bytes > 0) == (options is not OPTIONS)
+    return made
 
 
 @pytest.mark.parametrize("way", ["c", "arrow"])
@@ -175,3 +179,20 @@ def test_types_that_do_not_go_in_levels_go_to_the_query_as_they_are() -> None:
 def test_errors_tell_the_position_in_the_text() -> None:
     text = "SELECT k, sum(nope) AS s FROM input GROUP BY k"
     assert in_levels(("sql", text), paged(many(3, 3), 2)) == ("bad_sql", text.index("nope"))
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        ("aggregate", "count(*) AS n, sum(n) AS total, min(k) AS first_key, max(n) AS most BY k, g"),
+        ("sql", "SELECT k, max(x) AS most, sum(n) + count(*) AS odd FROM input GROUP BY k HAVING count(*) > 1 ORDER BY k LIMIT 500 OFFSET 7"),
+        ("sql", "SELECT g AS number, k, sum(n) AS total FROM input GROUP BY g, k ORDER BY total DESC, 1, k LIMIT 100"),
+    ],
+)
+def test_groups_that_do_not_fit_go_to_disk(
+    clause: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sql_totals, "GROUPS_BYTES", 64 * 1024)
+    pages = paged(many(30_000, 20_000), 1000)
+    options = QueryOptions(PAGE, 1, 3 << 20, str(tmp_path), 1 << 30)
+    assert in_levels(clause, pages, options) == by_query(clause, pages)

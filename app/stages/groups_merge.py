@@ -1,0 +1,353 @@
+"""Groups of a whole input, of totals that come in parts: in memory as far as they fit, in sorted runs on disk beyond.
+
+An external sort that adds up early, as in "Duplicate Record Elimination in Large Data Files" (D. Bitton and D. DeWitt,
+TODS 1983); section 4.2 of "Query Evaluation Techniques for Large Databases" (G. Graefe, ACM Computing Surveys 1993). Its
+runs are not merged row by row: ranges of keys are, each as large as what fits, found by the first keys of blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from app.core.errors import Refusal
+from app.core.page import Page
+from app.core.units import as_size
+from app.framing.batches import table_page
+from app.stages.groups import Groups, Total
+
+_TABLE_SHARE, _SAMPLES_SHARE = 1 / 3, 1 / 12
+"""Of the memory: the groups that rows are added to, of which a copy leaves, and its order, or half as much in blocks, one of
+each run; and keys by which ranges are chosen."""
+_SAMPLE_BYTES = 128
+"""What a sample takes beside its key."""
+_LOOSE_SAMPLES = 64
+"""More small batches that stay, between the large ones that go, would leave the heap in pieces: 10 MiB a second."""
+_LEAST_RUN_BYTES = 512 * 1024
+_LEAST_RUNS, _MOST_RUNS = 8, 128
+"""So many of one length become one. Each is an open file."""
+_GIVEN_ROWS = 16 * 1024
+
+
+def mergeable(keys: Sequence[pa.DataType]) -> bool:
+    """Whether groups with such keys can be merged: keys have to have an order, the one that DuckDB has too."""
+    return bool(keys) and not any(
+        pt.is_null(type_) or pt.is_interval(type_) or type_ in (pa.string_view(), pa.binary_view()) for type_ in keys
+    )
+
+
+class GroupMerge:
+    """Merges rows of ``schema``, keys and behind them ``totals``, of which several may be of one group.
+
+    It takes ``memory_bytes``, and up to ``spill_bytes`` of disk in ``directory``, in files without names, until it is
+    closed. ``look`` is called again and again meanwhile; what it raises comes out.
+    """
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        totals: Sequence[Total],
+        *,
+        memory_bytes: int,
+        directory: str,
+        spill_bytes: int,
+        look: Callable[[], None],
+    ) -> None:
+        self._schema = schema
+        keys = len(schema) - len(totals)
+        self._groups = Groups(schema.types[:keys], totals, most_bytes=int(memory_bytes * _TABLE_SHARE))
+        self._partial = self._groups.take_partial().schema
+        self._keys = self._partial.names[:keys]
+        self._most_runs = min(max(_LEAST_RUNS, memory_bytes // _LEAST_RUN_BYTES), _MOST_RUNS)
+        self._samples_bytes = int(memory_bytes * _SAMPLES_SHARE)
+        self._stride = 1
+        self._disk = _Disk(directory, spill_bytes)
+        self._look = look
+        self._runs: list[_Run] = []
+        self._full_rows = 0
+
+    @property
+    def spilled_bytes(self) -> int:
+        """The most that stood on disk."""
+        return self._disk.most_bytes
+
+    def close(self) -> None:
+        """Give the disk back."""
+        for run in self._runs:
+            run.close()
+
+    def pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+        """Each group once, in the order of the keys, ascending and nulls last; of totals of floats those of rows that
+        came first are added first. Nothing comes before the input is over.
+
+        Raises what that raises; ``spool_full``, and ``state_too_large`` for a group that is too large by itself.
+        """
+        first = True
+        for groups in self._merged(pages):
+            columns = [column.cast(type_) for column, type_ in zip(groups.columns, self._schema.types, strict=True)]
+            yield table_page(pa.RecordBatch.from_arrays(columns, schema=self._schema), first=first)
+            first = False
+
+    def _merged(self, pages: Iterator[Page]) -> Iterator[pa.RecordBatch]:
+        for page in pages:
+            rows = self._plain(page.payload)
+            del page
+            while rows.num_rows:
+                rows = rows.slice(self._groups.merge(rows))
+                if rows.num_rows:
+                    self._spill()
+        if not self._runs:
+            yield from self._sorted(_GIVEN_ROWS)
+            return
+        if len(self._groups):
+            self._spill()
+        yield from self._merge(self._runs, _GIVEN_ROWS)
+
+    def _plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        columns = [column.cast(type_) for column, type_ in zip(rows.columns, self._partial.types, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=self._partial)
+
+    def _sorted(self, rows: int, first_rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """All groups there are, so many ``rows`` at a time; one batch at least, which may have fewer."""
+        groups = self._groups.take_partial()
+        order = self._order(groups)
+        start, end = 0, first_rows or rows
+        while start < max(1, groups.num_rows):
+            yield groups.take(order.slice(start, end - start))
+            start, end = end, end + rows
+
+    def _order(self, rows: pa.RecordBatch) -> pa.Array:
+        return pc.sort_indices(rows, sort_keys=[(name, "ascending", "at_end") for name in self._keys])  # it is stable
+
+    def _spill(self) -> None:
+        """All groups there are become a run; and where there are many of one length, those become one."""
+        self._full_rows = min(self._full_rows or len(self._groups), len(self._groups))
+        # Runs are often alike: blocks of one end where those of the others do not, so that their keys part ranges finely.
+        first_rows = 1 + self._block_rows * (len(self._runs) % self._most_runs) // self._most_runs
+        self._add_run(0, self._sorted(self._block_rows, first_rows))
+        while len(last := [run for run in self._runs if run.length == self._runs[-1].length]) == self._most_runs:
+            self._add_run(last[0].length + 1, self._merge(last, self._block_rows))
+            self._runs = [run for run in self._runs if run not in last]
+            for run in last:
+                run.close()
+
+    @property
+    def _block_rows(self) -> int:
+        """A block of each run is half of what there is room for among the groups."""
+        return max(1, self._full_rows // (2 * self._most_runs))
+
+    def _add_run(self, length: int, blocks: Iterator[pa.RecordBatch]) -> None:
+        run = _Run(self._disk, self._partial, length)
+        self._runs.append(run)
+        samples: list[pa.RecordBatch] = []
+        for block in blocks:
+            self._look()
+            if len(run) % self._stride == (len(self._runs) - 1) % self._stride:
+                samples.append(block.select(self._keys).take(pa.array([0])))
+                run.sampled.append(len(run))
+            if len(samples) > _LOOSE_SAMPLES:
+                samples = [pa.concat_batches(samples)]
+            run.add(block)
+        empty = pa.RecordBatch.from_pylist([], schema=self._partial).select(self._keys)
+        run.samples = pa.concat_batches([empty, *samples])
+        while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
+            self._stride *= 2
+            for i, one in enumerate(self._runs):
+                one.thin(i % self._stride, self._stride)
+
+    def _merge(self, runs: Sequence[_Run], rows: int) -> Iterator[pa.RecordBatch]:
+        """The groups of ``runs``, each once, in order."""
+        samples = pa.concat_batches([run.samples for run in runs])
+        places = [(i, block) for i, run in enumerate(runs) for block in run.sampled]
+        order = self._order(samples).to_pylist()
+        most_blocks = max(1, self._full_rows * 3 // 4 // (self._stride * max(run.most_rows for run in runs)))
+        cursors, sure = [_Cursor(run).moved(0) for run in runs], [0] * len(runs)
+        begin, blocks = 0, most_blocks
+        while not all(cursor.is_over for cursor in cursors):
+            end = begin + blocks
+            bound = samples.slice(order[end], 1) if end < len(order) else None
+            until = {**dict(enumerate(sure)), **dict(map(places.__getitem__, order[begin:end]))}
+            moved = self._gathered(cursors, bound, list(until.values()))
+            if moved is not None:
+                sure, begin, blocks = list(until.values()), end, most_blocks
+            elif blocks > 1:
+                blocks //= 2
+                continue
+            else:
+                moved = self._gathered_of_few(cursors, bound, sure)
+            cursors = moved
+            if len(self._groups):
+                yield from self._sorted(rows)
+
+    def _gathered_of_few(
+        self, cursors: Sequence[_Cursor], bound: pa.RecordBatch | None, sure: Sequence[int]
+    ) -> list[_Cursor]:
+        """``_gathered`` up to some key before ``bound``, where that is too far: the middle one of those that stand in the
+        middle of blocks, or the first of all. Raises ``state_too_large``."""
+        keys = [cursor.rows.select(self._keys) for cursor in cursors]
+        counts = [self._rows_before(bound, rows) for rows in keys]
+        middle = pa.concat_batches([rows.slice(n // 2, 1) for rows, n in zip(keys, counts, strict=True) if n])
+        first = pa.concat_batches([rows.slice(0, 1) for rows in keys])
+        for some, place in ((middle, middle.num_rows // 2), (first, 0)):
+            key = some.take(self._order(some).slice(place, 1))
+            moved = self._gathered(cursors, key, sure, including=True)
+            if moved is not None:
+                return moved
+        raise Refusal("state_too_large", "one group takes more than what QUERY_MEMORY leaves: raise it")
+
+    def _gathered(
+        self,
+        cursors: Sequence[_Cursor],
+        bound: pa.RecordBatch | None,
+        sure: Sequence[int],
+        *,
+        including: bool = False,
+    ) -> list[_Cursor] | None:
+        """Have the rows behind cursors whose keys are less than ``bound``, or equal, among the groups, those of older runs
+        first; all in blocks before those that are ``sure`` are less. Gives the cursors behind these; None, and no group,
+        where there is no room."""
+        moved = []
+        for cursor, sure_until in zip(cursors, sure, strict=True):
+            while True:
+                self._look()
+                rows = cursor.rows
+                is_less = cursor.next <= sure_until
+                count = rows.num_rows if is_less else self._rows_before(bound, rows, including=including)
+                if self._groups.merge(rows.slice(0, count)) < count:
+                    self._groups.take_partial()
+                    return None
+                cursor = cursor.moved(count)
+                if count < rows.num_rows or cursor.is_over:
+                    break
+            moved.append(cursor)
+        return moved
+
+    def _rows_before(self, bound: pa.RecordBatch | None, rows: pa.RecordBatch, *, including: bool = False) -> int:
+        """How many of ``rows``, which are in order, have keys that are less, or equal."""
+        if bound is None or not rows.num_rows:
+            return int(rows.num_rows)
+        keys = rows.select(self._keys)
+        order = self._order(pa.concat_batches([keys, bound] if including else [bound, keys]))
+        place = rows.num_rows if including else 0
+        return int(pc.index(order, pa.scalar(place, order.type)).as_py())
+
+
+class _Disk:
+    """What runs take of the disk together."""
+
+    def __init__(self, directory: str, limit_bytes: int) -> None:
+        self.directory = directory
+        self.most_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+
+    def take(self, nbytes: int) -> None:
+        """Raises ``spool_full``."""
+        if self._bytes + nbytes > self._limit_bytes:
+            raise _full(f"SPOOL_LIMIT={as_size(self._limit_bytes)} on disk")
+        self._bytes += nbytes
+        self.most_bytes = max(self.most_bytes, self._bytes)
+
+    def give_back(self, nbytes: int) -> None:
+        """It is free again."""
+        self._bytes -= nbytes
+
+
+class _Run:
+    """Groups in the order of their keys, each once, in blocks in a file that has no name. ``samples`` are the first keys of
+    those that are ``sampled``, and ``length`` is how many times what is in it was merged of others."""
+
+    def __init__(self, disk: _Disk, schema: pa.Schema, length: int) -> None:
+        self.length = length
+        self.sampled: list[int] = []
+        self.samples: pa.RecordBatch = None
+        self.most_rows = 0
+        self.schema = schema
+        self._places: list[tuple[int, int]] = []
+        self._disk = disk
+        self._nbytes = 0
+        try:
+            self._file = tempfile.TemporaryFile(dir=disk.directory, buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _failed(error) from error
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def samples_bytes(self) -> int:
+        """What they take."""
+        return int(self.samples.get_total_buffer_size() + _SAMPLE_BYTES * len(self.sampled))
+
+    def thin(self, phase: int, stride: int) -> None:
+        """Keep the samples of each so many blocks."""
+        kept = [i for i, block in enumerate(self.sampled) if block % stride == phase and stride < len(self)]
+        self.sampled = [self.sampled[i] for i in kept]
+        self.samples = self.samples.take(pa.array(kept, pa.int32()))
+
+    def add(self, block: pa.RecordBatch) -> None:
+        """Put it behind the others."""
+        data = block.serialize()
+        self._disk.take(data.size)
+        self._places.append((self._nbytes, data.size))
+        self._nbytes += data.size
+        self.most_rows = max(self.most_rows, block.num_rows)
+        rest = memoryview(data)
+        try:
+            while len(rest):
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise _failed(error) from error
+
+    def block(self, index: int) -> pa.RecordBatch:
+        """One of those that were added."""
+        offset, nbytes = self._places[index]
+        data = pa.allocate_buffer(nbytes)
+        os.preadv(self._file.fileno(), [memoryview(data)], offset)
+        return pa.ipc.read_record_batch(data, self.schema)
+
+    def close(self) -> None:
+        """It is of no more use. May be called twice."""
+        self._file.close()
+        self._disk.give_back(self._nbytes)
+        self._nbytes = 0
+
+
+class _Cursor:
+    """How far a run was read: ``rows`` are what is left of the block before ``next``."""
+
+    def __init__(self, run: _Run) -> None:
+        self.rows = pa.RecordBatch.from_pylist([], schema=run.schema)
+        self.next = 0
+        self._run = run
+
+    @property
+    def is_over(self) -> bool:
+        """No row is left."""
+        return not self.rows.num_rows and self.next == len(self._run)
+
+    def moved(self, count: int) -> _Cursor:
+        """A cursor ``count`` rows behind this one, which stays where it is; they are some of ``rows``."""
+        other = copy(self)
+        other.rows = self.rows.slice(count)
+        if not other.rows.num_rows and self.next < len(self._run):
+            other.rows = self._run.block(self.next)
+            other.next += 1
+        return other
+
+
+def _failed(error: OSError) -> Refusal:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return _full("the disk under SPOOL_DIR")
+    return Refusal("stage_failed", f"groups that do not fit memory cannot be written to SPOOL_DIR: {error.strerror}")
+
+
+def _full(what: str) -> Refusal:
+    return Refusal("spool_full", f"the groups to be remembered outgrow {what}")
