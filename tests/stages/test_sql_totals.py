@@ -185,8 +185,10 @@ def test_errors_tell_the_position_in_the_text() -> None:
     "clause",
     [
         ("aggregate", "count(*) AS n, sum(n) AS total, min(k) AS first_key, max(n) AS most BY k, g"),
-        ("sql", "SELECT k, max(x) AS most, sum(n) + count(*) AS odd FROM input GROUP BY k HAVING count(*) > 1 ORDER BY k LIMIT 500 OFFSET 7"),
-        ("sql", "SELECT g AS number, k, sum(n) AS total FROM input GROUP BY g, k ORDER BY total DESC, 1, k LIMIT 100"),
+        (
+            "sql",
+            "SELECT k, max(x) + count(*) AS a FROM input GROUP BY k HAVING count(*) > 1 ORDER BY k LIMIT 50 OFFSET 7",
+        ),
     ],
 )
 def test_groups_that_do_not_fit_go_to_disk(
