@@ -39,6 +39,7 @@ _BY_LOOK = (
 
 
 _TEXTS = {pa.string(), *(type_ for _, type_ in _BY_LOOK)}
+_CERTAIN = {pa.int64(), pa.float64(), pa.bool_(), *_TEXTS}
 
 
 def inference_bytes(text: bytes, end: int) -> int:
@@ -102,6 +103,26 @@ def inferred(text: bytes, start: int, end: int, *, exact: bool = False) -> pa.Sc
     return _inferred_of_lines(text[start:end].split(b"\n"), exact)
 
 
+def has_many_digits(text: bytes) -> bool:
+    """Whether a number in it may be too large for int64."""
+    return _MANY_DIGITS.search(text) is not None
+
+
+def are_certain(fields: pa.Schema | pa.StructType) -> bool:
+    """Whether values that have these types, as the library in C reads them, are found to have no others: but for the look
+    of texts."""
+    return all(
+        are_certain(field.type) if pa.types.is_struct(field.type) else field.type in _CERTAIN for field in fields
+    )
+
+
+def as_texts(schema: pa.Schema) -> tuple[pa.Schema, list[int]]:
+    """``schema`` with texts for what was found by its look, and the indices of these."""
+    looking = [i for i, field in enumerate(schema) if field.type in _TEXTS and field.type != pa.string()]
+    fields = [pa.field(field.name, pa.string()) if i in looking else field for i, field in enumerate(schema)]
+    return pa.schema(fields), looking
+
+
 def evidence(text: bytes) -> pa.Schema:
     """The schema of whole lines, with the marks of ``widening``."""
     return inferred(text, 0, len(text), exact=True)
@@ -163,7 +184,7 @@ def _schema_of(text: bytes | memoryview, exact: bool) -> pa.Schema:
     if len(strings):
         texts = read_lines(text, strings, unexpected="ignore")
         for name, column in zip(strings.names, texts.columns, strict=True):
-            fields[name] = pa.field(name, _by_look(column))
+            fields[name] = pa.field(name, by_look(column))
     if (_MANY_FOR_DOUBLE if exact else _MANY_DIGITS).search(text):
         for field in [field for field in batch.schema if pa.types.is_floating(field.type)]:
             fields[field.name] = pa.field(field.name, _of_digits(text, field.name, exact))
@@ -196,7 +217,8 @@ def _timeless(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def _by_look(texts: pa.Array) -> pa.DataType:
+def by_look(texts: pa.Array) -> pa.DataType:
+    """The type of texts that all look alike."""
     for look, type_ in _BY_LOOK:
         if pc.all(pc.match_substring_regex(texts, look), min_count=1).as_py():
             return type_

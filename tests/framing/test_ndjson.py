@@ -17,6 +17,7 @@ from app.core.interfaces import Stage
 from app.core.page import Page
 from app.framing import json as json_array
 from app.framing.ndjson import reader, writer
+from app.framing.ndjson_table import NdjsonTable
 from app.framing.schema import parse_types
 from tests.conformance.check_stage import (
     Outcome,
@@ -275,3 +276,40 @@ def test_the_first_line_is_not_blamed_for_what_it_is_not(line: str, code: str, c
     [reject] = [reject for page in pages for reject in page.rejects]
     assert (reject.code, reject.column, reject.line) == (code, column, 1)
     assert said in reject.detail
+
+
+WORDS = [
+    "1",
+    "-0",
+    "1.5",
+    "1e5",
+    "123456789012345678901",
+    "null",
+    "true",
+    '""',
+    '"x"',
+    '"2024-01-02"',
+    '"2024-01-02T03:04"',
+]
+WORDS += ['"2024-01-02T03:04:05Z"', '"2024-01-02 03:04:05.6"', "[1]", '{"a": 1}', '{"a": "2024-01-02"}', "01", "{}"]
+
+
+@settings(max_examples=300)
+@given(
+    first=st.lists(st.dictionaries(st.sampled_from("ab"), st.sampled_from(WORDS)), min_size=1, max_size=4),
+    others=st.lists(st.dictionaries(st.sampled_from("abc"), st.sampled_from(WORDS)), max_size=3),
+)
+def test_what_the_first_lines_tell_is_what_all_do(first: list[dict[str, str]], others: list[dict[str, str]]) -> None:
+    """Or nothing."""
+    table = NdjsonTable(page_bytes=1 << 16, max_line_bytes=1 << 16, types={})
+    lines = [b"{" + b", ".join(f'"{k}": {v}'.encode() for k, v in row.items()) + b"}\n" for row in [*first, *others]]
+    text, sample_bytes = b"".join(lines), sum(map(len, lines[: len(first)]))
+    found = table._like_the_first(text, sample_bytes)
+    assert found is None or found == table._inferred(text)
+
+
+def test_the_first_lines_are_enough_where_all_are_like_them() -> None:
+    table = NdjsonTable(page_bytes=1 << 20, max_line_bytes=1 << 16, types={})
+    line = b'{"n": 1, "x": 1.5, "d": "2024-01-02", "t": "2024-01-02T03:04:05Z", "s": "x", "o": {"f": true}}\n'
+    assert table._like_the_first(100 * line, len(line)) == table._inferred(line)
+    assert table._like_the_first(100 * line + line.replace(b'"x"', b"7"), len(line)) is None
