@@ -11,6 +11,7 @@ from typing import Protocol
 from app.core.errors import Refusal
 from app.core.units import as_size
 from app.framing.ends import Ends, KnownEnds
+from app.framing.native.joined import joined
 
 Index = Callable[[bytes], Ends]
 """Looks at a buffer that starts with a record, and tells where its records end."""
@@ -128,7 +129,7 @@ class Cutter:
         if wait and size <= self._max_line_bytes:
             self._tail += piece
             return
-        buffer = b"".join((self._tail, piece)) if self._tail else bytes(piece)
+        buffer = joined(self._tail, piece)
         self._tail = bytearray()
         yield from self._cut(buffer)
 
