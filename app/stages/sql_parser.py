@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import duckdb
@@ -29,6 +30,8 @@ _MOST_CHARACTERS = 8000
 # An opening parenthesis that is never closed costs the parser the square of their number: 0.1 s for 400 of them.
 _MOST_PARENTHESES = 400
 _DEEPEST = 100
+_SHORT_CHARACTERS, _KEPT_TREES = 1000, 32
+"""A tree takes up to a thousand bytes for each character."""
 _CASE_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\b(case|when|end)\b", re.IGNORECASE | re.DOTALL)
 
 _connection: duckdb.DuckDBPyConnection | None = None
@@ -134,6 +137,16 @@ def _check_raw(text: str) -> None:
 
 
 def _tree(kind: str, text: str, sql: str) -> Node:
+    """Nobody changes a tree: those of the last short texts are kept, as a request asks for the same ones again and again."""
+    return _kept_tree(kind, text, sql) if len(sql) <= _SHORT_CHARACTERS else _new_tree(kind, text, sql)
+
+
+@lru_cache(maxsize=_KEPT_TREES)
+def _kept_tree(kind: str, text: str, sql: str) -> Node:
+    return _new_tree(kind, text, sql)
+
+
+def _new_tree(kind: str, text: str, sql: str) -> Node:
     cursor = open_parser().cursor()
     try:
         with cursor:
