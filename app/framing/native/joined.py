@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pyarrow as pa
 
 from app.framing.native import LIBRARY
+from app.framing.native.unset import unset_bytes
 
 _LEAST_BYTES = 64 * 1024
 """Below, to give the GIL up and to have it back costs more."""
-_new = ctypes.pythonapi.PyBytes_FromStringAndSize
-_new.restype = ctypes.py_object
-_new.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
 
 
 def joined(first: bytes | bytearray, second: bytes | memoryview) -> bytes:
@@ -20,7 +16,7 @@ def joined(first: bytes | bytearray, second: bytes | memoryview) -> bytes:
     nbytes = len(first) + len(second)
     if LIBRARY is None or nbytes < _LEAST_BYTES:
         return b"".join((first, second))
-    made: bytes = _new(None, nbytes)  # with anything in it, and nobody else has it yet
+    made = unset_bytes(nbytes)
     before, behind = pa.py_buffer(first), pa.py_buffer(second)
     LIBRARY.weir_join(pa.py_buffer(made).address, before.address, len(first), behind.address, len(second))
     return made
