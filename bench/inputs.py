@@ -145,6 +145,12 @@ FROM range({number}) AS numbers(i)"""
     return Input(path, path.stat().st_size, number, scan)
 
 
+def keys(rows: int, number: int) -> Path:
+    """CSV with so many different keys among its rows, none of which stands beside another of its kind; ``number`` is prime."""
+    query = f"SELECT i * 7919 % {number} AS k, i % 1000 AS v, i % 37 / 4 AS x FROM range({rows}) AS numbers(i)"
+    return written(cache_folder() / f"keys-{rows}-{number}.csv", query, "FORMAT csv, HEADER")
+
+
 def lookups_folder() -> Path:
     """LOOKUPS_DIR."""
     folder = cache_folder() / "lookups"

@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
-from bench.inputs import lineitem_file
+from bench.inputs import keys, lineitem_file
 
 HERE = Path(sys.executable).parent
 BUDGET_MIB = 128
 ALLOWED_MIB = 64
 LONGER_NEEDS = 1.05
+_ROWS, _KEYS = 60_000_000, 50_000_017
+_GROUPS = "SELECT k, count(*) AS n, sum(v) AS s, avg(x) AS mean, max(v) AS most FROM input GROUP BY k ORDER BY k"
 
 
 @contextmanager
@@ -80,6 +83,7 @@ def main() -> int:
             parquet,
             [lambda: csv_pipe(source, gib)] * asked.clients,
         ),
+        "50 million groups": (f"from=csv&sql={quote(_GROUPS)}", [lambda: f"cat {keys(_ROWS, _KEYS)}"]),
     }
     failed = False
     peaks: dict[str, list[float]] = {}
