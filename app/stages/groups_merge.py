@@ -144,12 +144,12 @@ class GroupMerge:
         return max(1, self._full_rows // (2 * self._most_runs))
 
     def _add_run(self, length: int, blocks: Iterator[pa.RecordBatch]) -> None:
-        run = _Run(self._disk, self._partial, length)
+        run = _Run(self._disk, self._partial, length, phase=len(self._runs))
         self._runs.append(run)
         samples: list[pa.RecordBatch] = []
         for block in blocks:
             self._look()
-            if len(run) % self._stride == (len(self._runs) - 1) % self._stride:
+            if run.is_sampled(len(run), self._stride):
                 samples.append(block.select(self._keys).take(pa.array([0])))
                 run.sampled.append(len(run))
             if len(samples) > _LOOSE_SAMPLES:
@@ -159,8 +159,8 @@ class GroupMerge:
         run.samples = pa.concat_batches([empty, *samples])
         while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
             self._stride *= 2
-            for i, one in enumerate(self._runs):
-                one.thin(i % self._stride, self._stride)
+            for one in self._runs:
+                one.thin(self._stride)
 
     def _merge(self, runs: Sequence[_Run], rows: int) -> Iterator[pa.RecordBatch]:
         """The groups of ``runs``, each once, in order."""
@@ -264,8 +264,9 @@ class _Run:
     """Groups in the order of their keys, each once, in blocks in a file that has no name. ``samples`` are the first keys of
     those that are ``sampled``, and ``length`` is how many times what is in it was merged of others."""
 
-    def __init__(self, disk: _Disk, schema: pa.Schema, length: int) -> None:
+    def __init__(self, disk: _Disk, schema: pa.Schema, length: int, *, phase: int) -> None:
         self.length = length
+        self._phase = phase
         self.sampled: list[int] = []
         self.samples: pa.RecordBatch = None
         self.most_rows = 0
@@ -286,9 +287,13 @@ class _Run:
         """What they take."""
         return int(self.samples.get_total_buffer_size() + _SAMPLE_BYTES * len(self.sampled))
 
-    def thin(self, phase: int, stride: int) -> None:
-        """Keep the samples of each so many blocks."""
-        kept = [i for i, block in enumerate(self.sampled) if block % stride == phase and stride < len(self)]
+    def is_sampled(self, block: int, stride: int) -> bool:
+        """Of each ``stride`` blocks one is, in runs beside each other another one."""
+        return block % stride == self._phase % stride
+
+    def thin(self, stride: int) -> None:
+        """Keep the samples of fewer blocks."""
+        kept = [i for i, block in enumerate(self.sampled) if self.is_sampled(block, stride) and stride < len(self)]
         self.sampled = [self.sampled[i] for i in kept]
         self.samples = self.samples.take(pa.array(kept, pa.int32()))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ def test_many_runs_become_longer_ones(tmp_path: Path, monkeypatch: pytest.Monkey
         assert max(lengths) >= 2
         row_bytes = 8 + 8 + 16 + 8 + 4 + 16
         assert one.spilled_bytes < 2.5 * len(rows) * row_bytes
+    assert open_files(tmp_path) == []
+
+
+SHAPES: dict[str, Callable[[random.Random, int], Any]] = {
+    "ascending": lambda chance, i: f"{i // 2:07}",
+    "descending": lambda chance, i: f"{-i // 3:07}",
+    "often the same": lambda chance, i: f"{int(chance.paretovariate(0.2)) % 10**9}",
+    "behind one another": lambda chance, i: f"{i // 4000}/{chance.randrange(900)}",
+    "of many lengths": lambda chance, i: "x" * chance.randrange(200) + str(chance.randrange(90)),
+    "null or not": lambda chance, i: chance.choice([None, "", f"{chance.randrange(5000)}"]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whatever_keys_come_in_what_order(shape: str, tmp_path: Path) -> None:
+    chance = random.Random(shape)
+    wanted = schema([pa.string(), pa.int64()])
+    rows = [(SHAPES[shape](chance, i), i % 2, 1, i, i / 2, None, None) for i in range(12_000)]
+    with closing(merge(wanted, tmp_path)) as one:
+        assert merged(one, pages(rows, wanted, 3000)) == added(rows, 2)
+        assert one.spilled_bytes > 0
     assert open_files(tmp_path) == []
 
 
