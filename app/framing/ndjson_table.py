@@ -34,6 +34,7 @@ from app.framing.table_cut import Opening
 _REJECT_BYTES = 128
 """What a row is reckoned to occupy at least when blocks are cut: a reject takes two or three times that."""
 _SAMPLE_BYTES = 64 * 1024
+"""Whose types are looked whether the rest of the first page has them too."""
 TOO_DEEP = "objects and lists stand in one another too deep"
 
 
@@ -98,13 +99,19 @@ class NdjsonTable:
         growth, bytes_per_row = text_growth(self.every), max(_REJECT_BYTES, row_bytes(self.every))
         return Opening(0, 0, lambda nbytes, newlines: growth * nbytes + newlines * bytes_per_row)
 
-    def _inferred(self, text: bytes) -> pa.Schema:
+    def _looked_at(self, text: bytes) -> bytes:
+        """What of ``text`` types are inferred of, if it has not too many columns for that."""
         text = shallow(text)
         check_width(distinct_paths(text), self._page_bytes)
+        return text
+
+    def _inferred(self, text: bytes) -> pa.Schema:
+        text = self._looked_at(text)
         return inferred(text, 0, len(text))
 
     def _like_the_first(self, text: bytes, sample_bytes: int) -> pa.Schema | None:
-        """The schema of some of ``text``, if it is that of all of it for certain: in 2 ms, where to infer it takes 400."""
+        """The schema of some of ``text``, if it is that of all of it for certain: 33 ms a page, where to infer
+        it of all takes 190."""
         if not 0 < sample_bytes < len(text) or has_many_digits(text):
             return None
         found = self._inferred(text[:sample_bytes])
@@ -118,9 +125,7 @@ class NdjsonTable:
 
     def evidence(self, block: bytes) -> pa.Schema:
         """See ``Surveyed``."""
-        text = shallow(block)
-        check_width(distinct_paths(text), self._page_bytes)
-        return evidence(text)
+        return evidence(self._looked_at(block))
 
     def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:
         """See ``Surveyed``."""

@@ -20,8 +20,9 @@ import pyarrow.types as pt
 from app.core.errors import Refusal
 from app.core.page import Page
 from app.core.units import as_size
-from app.framing.batches import table_page
+from app.framing.batches import empty_batch, table_page
 from app.stages.groups import Groups, Total
+from app.stages.sql_pages import fitted
 
 _TABLE_SHARE, _SAMPLES_SHARE = 1 / 3, 1 / 12
 """Of the memory: the groups that rows are added to, of which a copy leaves, and its order, or half as much in blocks, one of
@@ -91,13 +92,12 @@ class GroupMerge:
         """
         first = True
         for groups in self._merged(pages):
-            columns = [column.cast(type_) for column, type_ in zip(groups.columns, self._schema.types, strict=True)]
-            yield table_page(pa.RecordBatch.from_arrays(columns, schema=self._schema), first=first)
+            yield table_page(fitted(groups, self._schema), first=first)
             first = False
 
     def _merged(self, pages: Iterator[Page]) -> Iterator[pa.RecordBatch]:
         for page in pages:
-            rows = self._plain(page.payload)
+            rows = fitted(page.payload, self._partial)
             del page
             while rows.num_rows:
                 rows = rows.slice(self._groups.merge(rows))
@@ -109,10 +109,6 @@ class GroupMerge:
         if len(self._groups):
             self._spill()
         yield from self._merge(self._runs, _GIVEN_ROWS)
-
-    def _plain(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        columns = [column.cast(type_) for column, type_ in zip(rows.columns, self._partial.types, strict=True)]
-        return pa.RecordBatch.from_arrays(columns, schema=self._partial)
 
     def _sorted(self, rows: int, first_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """All groups there are, so many ``rows`` at a time; one batch at least, which may have fewer."""
@@ -155,8 +151,7 @@ class GroupMerge:
             if len(samples) > _LOOSE_SAMPLES:
                 samples = [pa.concat_batches(samples)]
             run.add(block)
-        empty = pa.RecordBatch.from_pylist([], schema=self._partial).select(self._keys)
-        run.samples = pa.concat_batches([empty, *samples])
+        run.samples = pa.concat_batches([empty_batch(self._partial).select(self._keys), *samples])
         while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
             self._stride *= 2
             for one in self._runs:
@@ -329,7 +324,7 @@ class _Cursor:
     """How far a run was read: ``rows`` are what is left of the block before ``next``."""
 
     def __init__(self, run: _Run) -> None:
-        self.rows = pa.RecordBatch.from_pylist([], schema=run.schema)
+        self.rows = empty_batch(run.schema)
         self.next = 0
         self._run = run
 
