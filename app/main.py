@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from app.core.budget import Budget
 from app.core.errors import Refusal
+from app.core.interfaces import Spill
 from app.metrics import Metrics, Readings
 from app.observer import observer
 from app.orders.desk import Desk
@@ -58,7 +59,7 @@ _MOST_FREE_PAGES = 8
 """Pages that are kept for the next body. More, and memory lies idle; fewer, and a busy server touches fresh memory."""
 
 
-def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
+def build_options(settings: Settings, spill: Spill) -> BuildOptions:
     """The part of the settings that pipelines are built with."""
     return BuildOptions(
         page_bytes=settings.page_bytes,
@@ -69,8 +70,7 @@ def build_options(settings: Settings, temp_directory: str) -> BuildOptions:
             page_bytes=settings.page_bytes,
             threads=min(settings.worker_threads, 2),
             whole_bytes=settings.query_bytes,
-            temp_directory=temp_directory,
-            spill_bytes=settings.spool_limit,
+            spill=spill,
             least_bytes=settings.query_memory,
         ),
     )
@@ -175,7 +175,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
         store_executor=store_executor,
         on_abort=lambda done: metrics.count("weir_s3_aborts_total", result="aborted" if done else "failed"),
         options=WorkOptions(
-            build=build_options(settings, str(spool.directory)),
+            build=build_options(settings, spool),
             high_water_bytes=settings.high_water_bytes,
             lanes=settings.lanes,
             max_body_bytes=settings.max_body,

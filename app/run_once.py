@@ -66,7 +66,7 @@ async def run_once(plan: Plan, source: str, target: str, rejects_path: Path | No
                 budget = Budget(settings.memory_budget, max_flows=1, wait_s=0)
                 tables = Lookups(settings.lookups_dir, stores, budget, io_executor, max_line_bytes=settings.max_line)
                 lookups = await ends.enter_async_context(tables.hold(plan.lookups))
-                options = build_options(settings, str(spool.directory))
+                options = build_options(settings, spool)
                 allowance = Allowance(budget.free_bytes, settings.high_water_bytes, settings.lanes)
                 built = build_within(allowance, options, partial(build, plan, keep=rejects.keep, lookups=lookups))
                 pages: Source

@@ -28,7 +28,7 @@ OPTIONS = BuildOptions(
     max_line_bytes=1 << 20,
     max_expansion=100,
     whole_bytes=64 << 20,
-    query=QueryOptions(1 << 20, 1, 64 << 20, "/tmp", 1 << 30),
+    query=QueryOptions(1 << 20, 1, 64 << 20),
 )
 
 

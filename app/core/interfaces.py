@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from app.core.page import Page
@@ -30,6 +31,36 @@ class RandomAccess(Protocol):
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
         """Up to ``nbytes`` at ``offset``; fewer only at the end. Blocks; from any thread. Raises ``Refusal``."""
+        ...
+
+
+class SpillFile(RandomAccess, Protocol):
+    """A file that grows at its end. Its calls block; they may come from any thread."""
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write all of ``data`` at the end. Raises ``spool_full``."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back. May be called twice."""
+        ...
+
+
+class Spill(Protocol):
+    """The disk for what outgrows memory."""
+
+    @property
+    def directory(self) -> Path:
+        """Where engines may write files by themselves."""
+        ...
+
+    @property
+    def limit_bytes(self) -> int:
+        """What there may be at once, of everybody."""
+        ...
+
+    def open(self) -> SpillFile:
+        """An empty file. Raises ``OSError``."""
         ...
 
 

@@ -58,6 +58,11 @@ class Plan:
         return any(planned.step.takes in on_rows for planned in self.steps)
 
     @property
+    def packs(self) -> bool:
+        """A step of it compresses the result."""
+        return any(planned.step.takes == "pack" for planned in self.steps)
+
+    @property
     def charset(self) -> str | None:
         """What the input's text is in, where that is not UTF-8; see ``find_charset``."""
         return find_charset(self.reading.get("encoding", ""))

@@ -7,28 +7,23 @@ runs are not merged row by row: ranges of keys are, each as large as what fits, 
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from app.core.errors import Refusal
+from app.core.interfaces import Spill
 from app.core.page import Page
-from app.core.units import as_size
 from app.framing.batches import empty_batch, table_page
 from app.stages.groups import Groups, Total
+from app.stages.groups_run import Cursor, SortedRun
 from app.stages.sql_pages import fitted
 
 _TABLE_SHARE, _SAMPLES_SHARE = 1 / 3, 1 / 12
 """Of the memory: the groups that rows are added to, of which a copy leaves, and its order, or half as much in blocks, one of
 each run; and keys by which ranges are chosen."""
-_SAMPLE_BYTES = 128
-"""What a sample takes beside its key."""
 _LOOSE_SAMPLES = 64
 """More small batches that stay, between the large ones that go, would leave the heap in pieces: 10 MiB a second."""
 _LEAST_RUN_BYTES = 512 * 1024
@@ -47,8 +42,8 @@ def mergeable(keys: Sequence[pa.DataType]) -> bool:
 class GroupMerge:
     """Merges rows of ``schema``, keys and behind them ``totals``, of which several may be of one group.
 
-    It takes ``memory_bytes``, and up to ``spill_bytes`` of disk in ``directory``, in files without names, until it is
-    closed. ``look`` is called again and again meanwhile; what it raises comes out.
+    It takes ``memory_bytes``, and files of ``spill`` until it is closed. ``look`` is called again and again meanwhile; what
+    it raises comes out.
     """
 
     def __init__(
@@ -57,8 +52,7 @@ class GroupMerge:
         totals: Sequence[Total],
         *,
         memory_bytes: int,
-        directory: str,
-        spill_bytes: int,
+        spill: Spill | None,
         look: Callable[[], None],
     ) -> None:
         self._schema = schema
@@ -69,15 +63,12 @@ class GroupMerge:
         self._most_runs = min(max(_LEAST_RUNS, memory_bytes // _LEAST_RUN_BYTES), _MOST_RUNS)
         self._samples_bytes = int(memory_bytes * _SAMPLES_SHARE)
         self._stride = 1
-        self._disk = _Disk(directory, spill_bytes)
+        self._spill = spill
         self._look = look
-        self._runs: list[_Run] = []
-        self._full_rows = 0
-
-    @property
-    def spilled_bytes(self) -> int:
+        self.spilled_bytes = 0
         """The most that stood on disk."""
-        return self._disk.most_bytes
+        self._runs: list[SortedRun] = []
+        self._full_rows = 0
 
     def close(self) -> None:
         """Give the disk back."""
@@ -102,12 +93,12 @@ class GroupMerge:
             while rows.num_rows:
                 rows = rows.slice(self._groups.merge(rows))
                 if rows.num_rows:
-                    self._spill()
+                    self._spill_groups()
         if not self._runs:
             yield from self._sorted(_GIVEN_ROWS)
             return
         if len(self._groups):
-            self._spill()
+            self._spill_groups()
         yield from self._merge(self._runs, _GIVEN_ROWS)
 
     def _sorted(self, rows: int, first_rows: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -122,7 +113,7 @@ class GroupMerge:
     def _order(self, rows: pa.RecordBatch) -> pa.Array:
         return pc.sort_indices(rows, sort_keys=[(name, "ascending", "at_end") for name in self._keys])  # it is stable
 
-    def _spill(self) -> None:
+    def _spill_groups(self) -> None:
         """All groups there are become a run; and where there are many of one length, those become one."""
         self._full_rows = min(self._full_rows or len(self._groups), len(self._groups))
         # Runs are often alike: blocks of one end where those of the others do not, so that their keys part ranges finely.
@@ -140,7 +131,11 @@ class GroupMerge:
         return max(1, self._full_rows // (2 * self._most_runs))
 
     def _add_run(self, length: int, blocks: Iterator[pa.RecordBatch]) -> None:
-        run = _Run(self._disk, self._partial, length, phase=len(self._runs))
+        if self._spill is None:
+            raise Refusal(
+                "state_too_large", "the groups to be remembered outgrow memory, and there is no disk for them"
+            )
+        run = SortedRun(self._spill.open(), self._partial, length, phase=len(self._runs))
         self._runs.append(run)
         samples: list[pa.RecordBatch] = []
         for block in blocks:
@@ -151,19 +146,20 @@ class GroupMerge:
             if len(samples) > _LOOSE_SAMPLES:
                 samples = [pa.concat_batches(samples)]
             run.add(block)
+            self.spilled_bytes = max(self.spilled_bytes, sum(one.nbytes for one in self._runs))
         run.samples = pa.concat_batches([empty_batch(self._partial).select(self._keys), *samples])
         while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
             self._stride *= 2
             for one in self._runs:
                 one.thin(self._stride)
 
-    def _merge(self, runs: Sequence[_Run], rows: int) -> Iterator[pa.RecordBatch]:
+    def _merge(self, runs: Sequence[SortedRun], rows: int) -> Iterator[pa.RecordBatch]:
         """The groups of ``runs``, each once, in order."""
         samples = pa.concat_batches([run.samples for run in runs])
         places = [(i, block) for i, run in enumerate(runs) for block in run.sampled]
         order = self._order(samples).to_pylist()
         most_blocks = max(1, self._full_rows * 3 // 4 // (self._stride * max(run.most_rows for run in runs)))
-        cursors, sure = [_Cursor(run).moved(0) for run in runs], [0] * len(runs)
+        cursors, sure = [Cursor(run).moved(0) for run in runs], [0] * len(runs)
         begin, blocks = 0, most_blocks
         while not all(cursor.is_over for cursor in cursors):
             end = begin + blocks
@@ -182,8 +178,8 @@ class GroupMerge:
                 yield from self._sorted(rows)
 
     def _gathered_of_few(
-        self, cursors: Sequence[_Cursor], bound: pa.RecordBatch | None, sure: Sequence[int]
-    ) -> list[_Cursor]:
+        self, cursors: Sequence[Cursor], bound: pa.RecordBatch | None, sure: Sequence[int]
+    ) -> list[Cursor]:
         """``_gathered`` up to some key before ``bound``, where that is too far: the middle one of those that stand in the
         middle of blocks, or the first of all. Raises ``state_too_large``."""
         keys = [cursor.rows.select(self._keys) for cursor in cursors]
@@ -199,12 +195,12 @@ class GroupMerge:
 
     def _gathered(
         self,
-        cursors: Sequence[_Cursor],
+        cursors: Sequence[Cursor],
         bound: pa.RecordBatch | None,
         sure: Sequence[int],
         *,
         including: bool = False,
-    ) -> list[_Cursor] | None:
+    ) -> list[Cursor] | None:
         """Have the rows behind cursors whose keys are less than ``bound``, or equal, among the groups, those of older runs
         first; all in blocks before those that are ``sure`` are less. Gives the cursors behind these; None, and no group,
         where there is no room."""
@@ -232,122 +228,3 @@ class GroupMerge:
         order = self._order(pa.concat_batches([keys, bound] if including else [bound, keys]))
         place = rows.num_rows if including else 0
         return int(pc.index(order, pa.scalar(place, order.type)).as_py())
-
-
-class _Disk:
-    """What runs take of the disk together."""
-
-    def __init__(self, directory: str, limit_bytes: int) -> None:
-        self.directory = directory
-        self.most_bytes = 0
-        self._limit_bytes = limit_bytes
-        self._bytes = 0
-
-    def take(self, nbytes: int) -> None:
-        """Raises ``spool_full``."""
-        if self._bytes + nbytes > self._limit_bytes:
-            raise _full(f"SPOOL_LIMIT={as_size(self._limit_bytes)} on disk")
-        self._bytes += nbytes
-        self.most_bytes = max(self.most_bytes, self._bytes)
-
-    def give_back(self, nbytes: int) -> None:
-        """It is free again."""
-        self._bytes -= nbytes
-
-
-class _Run:
-    """Groups in the order of their keys, each once, in blocks in a file that has no name. ``samples`` are the first keys of
-    those that are ``sampled``, and ``length`` is how many times what is in it was merged of others."""
-
-    def __init__(self, disk: _Disk, schema: pa.Schema, length: int, *, phase: int) -> None:
-        self.length = length
-        self._phase = phase
-        self.sampled: list[int] = []
-        self.samples: pa.RecordBatch = None
-        self.most_rows = 0
-        self.schema = schema
-        self._places: list[tuple[int, int]] = []
-        self._disk = disk
-        self._nbytes = 0
-        try:
-            self._file = tempfile.TemporaryFile(dir=disk.directory, buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise _failed(error) from error
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def samples_bytes(self) -> int:
-        """What they take."""
-        return int(self.samples.get_total_buffer_size() + _SAMPLE_BYTES * len(self.sampled))
-
-    def is_sampled(self, block: int, stride: int) -> bool:
-        """Of each ``stride`` blocks one is, in runs beside each other another one."""
-        return block % stride == self._phase % stride
-
-    def thin(self, stride: int) -> None:
-        """Keep the samples of fewer blocks."""
-        kept = [i for i, block in enumerate(self.sampled) if self.is_sampled(block, stride) and stride < len(self)]
-        self.sampled = [self.sampled[i] for i in kept]
-        self.samples = self.samples.take(pa.array(kept, pa.int32()))
-
-    def add(self, block: pa.RecordBatch) -> None:
-        """Put it behind the others."""
-        data = block.serialize()
-        self._disk.take(data.size)
-        self._places.append((self._nbytes, data.size))
-        self._nbytes += data.size
-        self.most_rows = max(self.most_rows, block.num_rows)
-        rest = memoryview(data)
-        try:
-            while len(rest):
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise _failed(error) from error
-
-    def block(self, index: int) -> pa.RecordBatch:
-        """One of those that were added."""
-        offset, nbytes = self._places[index]
-        data = pa.allocate_buffer(nbytes)
-        os.preadv(self._file.fileno(), [memoryview(data)], offset)
-        return pa.ipc.read_record_batch(data, self.schema)
-
-    def close(self) -> None:
-        """It is of no more use. May be called twice."""
-        self._file.close()
-        self._disk.give_back(self._nbytes)
-        self._nbytes = 0
-
-
-class _Cursor:
-    """How far a run was read: ``rows`` are what is left of the block before ``next``."""
-
-    def __init__(self, run: _Run) -> None:
-        self.rows = empty_batch(run.schema)
-        self.next = 0
-        self._run = run
-
-    @property
-    def is_over(self) -> bool:
-        """No row is left."""
-        return not self.rows.num_rows and self.next == len(self._run)
-
-    def moved(self, count: int) -> _Cursor:
-        """A cursor ``count`` rows behind this one, which stays where it is; they are some of ``rows``."""
-        other = copy(self)
-        other.rows = self.rows.slice(count)
-        if not other.rows.num_rows and self.next < len(self._run):
-            other.rows = self._run.block(self.next)
-            other.next += 1
-        return other
-
-
-def _failed(error: OSError) -> Refusal:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return _full("the disk under SPOOL_DIR")
-    return Refusal("stage_failed", f"groups that do not fit memory cannot be written to SPOOL_DIR: {error.strerror}")
-
-
-def _full(what: str) -> Refusal:
-    return Refusal("spool_full", f"the groups to be remembered outgrow {what}")

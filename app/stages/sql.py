@@ -59,7 +59,7 @@ def warm_up() -> None:
     batch = pa.RecordBatch.from_pydict({"a": [1, 2]})
     with shared_engine(batch) as connection:
         connection.sql("FROM input").fetchall()
-    query = Query((("where", "a > 1"),), QueryOptions(64 * 1024, 1, 0, "", 0))
+    query = Query((("where", "a > 1"),), QueryOptions(64 * 1024, 1, 0))
     list(query.run(iter((Page(batch, batch.nbytes, rows=2, first=True),))))
 
 
@@ -180,8 +180,7 @@ class Query:
         return open_engine(
             memory_bytes=memory_bytes + (0 if file is None else file.memory_bytes),
             threads=self._threads,
-            temp_directory=options.temp_directory,
-            spill_bytes=options.spill_bytes,
+            spill=options.spill,
             allow=None if file is None else file.allow,
         )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import duckdb
 import pyarrow as pa
 
+from app.core.interfaces import Spill
+
 INSTANCE_BYTES = 6 * 1024 * 1024
 """What an instance takes beside what it does."""
 MEMORY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -23,15 +25,14 @@ _sharing = threading.Lock()
 class QueryOptions:
     """``threads``: 1 runs everything on the thread that iterates ``run``. From 2 on DuckDB's own threads help where rows
     go one by one; then they too take pages from the input, one at a time, perhaps while the caller is busy with the
-    output. ``whole_bytes``: the memory of a query that has to see the whole input; what is beyond goes to
-    ``temp_directory``, up to ``spill_bytes``. It is made smaller, down to ``least_bytes``, where pages can be larger then.
+    output. ``whole_bytes``: the memory of a query that has to see the whole input; what is beyond goes to ``spill``, if
+    there is one. It is made smaller, down to ``least_bytes``, where pages can be larger then.
     """
 
     page_bytes: int
     threads: int
     whole_bytes: int
-    temp_directory: str
-    spill_bytes: int
+    spill: Spill | None = None
     least_bytes: int = 0
 
     def of_pages(self, page_bytes: int) -> QueryOptions:
@@ -43,8 +44,7 @@ def open_engine(
     *,
     memory_bytes: int,
     threads: int = 1,
-    temp_directory: str = "",
-    spill_bytes: int = 0,
+    spill: Spill | None = None,
     allow: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An instance of its own, which takes 30 ms. ``allow`` is called before everything outside is forbidden for good."""
@@ -60,7 +60,7 @@ def open_engine(
             "external_threads": "2" if threads == 1 else "1",
             "async_threads": "0",
             "preserve_insertion_order": "true",
-            "temp_directory": temp_directory,
+            "temp_directory": "" if spill is None else str(spill.directory),
             "allow_persistent_secrets": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -72,8 +72,8 @@ def open_engine(
     )
     # Whatever is ready is handed over before more is made.
     connection.execute("SET streaming_buffer_size = '1B'")
-    if temp_directory:
-        connection.execute(f"SET max_temp_directory_size = '{spill_bytes}B'")
+    if spill is not None:
+        connection.execute(f"SET max_temp_directory_size = '{spill.limit_bytes}B'")
     connection.execute("SET TimeZone = 'UTC'")
     if allow is not None:
         allow(connection)

@@ -63,8 +63,7 @@ class Grouped:
             self.bound.totals_schema,
             self.bound.totals,
             memory_bytes=memory_bytes,
-            directory=options.temp_directory,
-            spill_bytes=options.spill_bytes,
+            spill=options.spill,
             look=look,
         )
 

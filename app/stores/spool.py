@@ -53,7 +53,7 @@ class Spool:
     def __init__(self, directory: Path, *, limit_bytes: int, recycle_bytes: int = 0) -> None:
         """Clear what dead processes left under ``directory``, and take a place of our own there."""
         self.directory, self._lock_fd = take_place(directory)
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._recycle_bytes = min(recycle_bytes, limit_bytes)
         self._used_bytes = 0
         self._open_files = 0
@@ -93,7 +93,7 @@ class Spool:
             recycled = sum(disk_bytes for disk_bytes, _ in self._recycled)
             return SpoolStatistics(
                 self._used_bytes,
-                self._limit_bytes,
+                self.limit_bytes,
                 self._open_files,
                 self._overflows,
                 recycled,
@@ -120,10 +120,10 @@ class Spool:
     def take(self, nbytes: int) -> None:
         """See ``spool_file.Owner``."""
         with self._guard:
-            if self._used_bytes + nbytes > self._limit_bytes:
+            if self._used_bytes + nbytes > self.limit_bytes:
                 raise Refusal(
                     "spool_full",
-                    f"the disk spool holds {as_size(self._used_bytes)} of SPOOL_LIMIT={as_size(self._limit_bytes)}",
+                    f"the disk spool holds {as_size(self._used_bytes)} of SPOOL_LIMIT={as_size(self.limit_bytes)}",
                 )
             self._used_bytes += nbytes
             surplus = self._surplus()
@@ -155,7 +155,7 @@ class Spool:
 
     def _surplus(self) -> list[int]:
         """Take the smallest recycled files out until the rest may stay."""
-        room = min(self._recycle_bytes, self._limit_bytes - self._used_bytes)
+        room = min(self._recycle_bytes, self.limit_bytes - self._used_bytes)
         kept = sum(disk_bytes for disk_bytes, _ in self._recycled)
         surplus: list[int] = []
         while self._recycled and (kept > room or len(self._recycled) > _MOST_RECYCLED or not self._recycle_bytes):

@@ -70,7 +70,7 @@ class KeptResponse(Response):
             except Refusal as refusal:
                 await problem(refusal)(scope, receive, send)
                 return
-            await send_answer(kept, answer, self._more_headers, self._executor, scope, send)
+            await _send_answer(kept, answer, self._more_headers, self._executor, scope, send)
 
     def _refuse(self, answer: Answer) -> Response:
         if answer.status == 412:
@@ -81,7 +81,28 @@ class KeptResponse(Response):
         return reply
 
 
-async def send_answer(
+async def send_whole(
+    kept: KeptBytes,
+    media_type: str,
+    digest: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    executor: Executor,
+    *,
+    scope: Scope,
+    send: Send,
+) -> None:
+    """Send all of it, whoever asked for what, with its length and digest (RFC 9530)."""
+    said = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", str(kept.nbytes).encode()),
+        (b"etag", f'"{digest}"'.encode()),
+        (b"repr-digest", repr_digest(digest)),
+    ]
+    pieces = (Slice(0, kept.nbytes),) if kept.nbytes else ()
+    await _send_answer(kept, Answer(200, said, pieces), headers, executor, scope, send)
+
+
+async def _send_answer(
     kept: KeptBytes,
     answer: Answer,
     headers: Iterable[tuple[bytes, bytes]],

@@ -24,10 +24,10 @@ from app.plan import FORMATS, format_of_file_name, items_of_document
 from app.runs.book import Entry
 from app.runs.record import FINAL, Run
 from app.web.asking import Asked, ask
+from app.web.idempotency import opened
 from app.web.kept import KeptResponse
 from app.web.negotiation import wants_sha256
 from app.web.receipts import accepted_response
-from app.web.transform import fingerprint_of
 
 _WAIT_S = 60.0
 _SETTLE_S = 2.0
@@ -166,14 +166,10 @@ async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key:
     if plan.sink is not None:
         named = workshop.stores.find(plan.sink, stop).named(object_name(run.id, order.plan()))
         run = replace(run, sink=named.url)
-    if key:
-        entry = Entry(run, asked=order.text())
-        if (first := await book.claim(entry, key, fingerprint_of("/v1/runs", order.text()))) is not None:
-            return accepted_response(first.run, preferred=False)
-    else:
-        entry = book.add(run, order.text())
+    entry = await opened(book, run, key, "/v1/runs", order.text(), asked=order.text())
+    if entry.run.id == run.id:
         await book.save(entry)
-    desk.take(entry, order)
+        desk.take(entry, order)
     return accepted_response(entry.run, preferred=False)
 
 

@@ -7,7 +7,6 @@ leaving. Nothing stands between the flow and the server.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -39,7 +38,8 @@ from app.stores.kept import KeptBytes, SpooledBytes
 from app.stores.objects import Writing
 from app.web.asking import Asked
 from app.web.errors import problem
-from app.web.kept import repr_digest, send_answer
+from app.web.idempotency import opened
+from app.web.kept import send_whole
 from app.web.negotiation import (
     accepted_coding,
     content_codings,
@@ -51,7 +51,6 @@ from app.web.negotiation import (
     with_target,
 )
 from app.web.protocol.exchange import Exchange
-from app.web.ranges import Answer, Slice
 from app.web.receipts import accepted_response, receipt_response
 from app.web.watch import watched
 
@@ -304,22 +303,11 @@ class _Exchange:
 
     async def _open(self, run: Run, headers: list[tuple[bytes, bytes]]) -> Entry:
         """An entry for ``run``; or the first run that had its Idempotency-Key, which has succeeded, or is asynchronous."""
-        book = self._shop.runner.book
         key = self._headers.get("idempotency-key", "")
-        entry: Entry | None = None
-        if not key:
-            entry = book.add(run)
-        elif len(key) > 255:
-            raise Refusal("bad_argument", "the Idempotency-Key is longer than 255 characters")
-        else:
-            query = self._scope["query_string"].decode("latin-1")
-            fingerprint = fingerprint_of(self._scope["path"], query, run.mode, run.source)
-            fresh = Entry(run)
-            entry = await book.claim(fresh, key, fingerprint) or fresh
-            if entry is not fresh and run.mode != "async" and not entry.ended.is_set():
-                raise Refusal(
-                    "conflict", f"run {entry.run.id} has this Idempotency-Key and is not over", retry_after_s=1
-                )
+        query = self._scope["query_string"].decode("latin-1")
+        entry = await opened(self._shop.runner.book, run, key, self._scope["path"], query, run.mode, run.source)
+        if entry.run.id != run.id and run.mode != "async" and not entry.ended.is_set():
+            raise Refusal("conflict", f"run {entry.run.id} has this Idempotency-Key and is not over", retry_after_s=1)
         self._entry = entry
         headers.append((b"weir-run-id", entry.run.id.encode()))
         return entry
@@ -363,14 +351,14 @@ class _Exchange:
 
     def _coding(self, plan: Plan) -> str | None:
         assert plan.target is not None
-        return None if _packs(plan) else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
+        return None if plan.packs else accepted_coding(self._headers.get("accept-encoding", ""), plan.target)
 
     def _result_headers(self, plan: Plan, coding: str | None) -> list[tuple[bytes, bytes]]:
         assert plan.target is not None
         headers: list[tuple[bytes, bytes]] = []
         if coding is not None:
             headers.append((b"content-encoding", coding.encode()))
-        if plan.target.text and plan.target.name != "bytes" and not _packs(plan):
+        if plan.target.text and plan.target.name != "bytes" and not plan.packs:
             headers.append((b"vary", b"Accept-Encoding"))
         return headers
 
@@ -393,19 +381,10 @@ class _Exchange:
         return await watched(work, entry, body, wire=self._wire, response=self._sink, idle_s=idle_s)
 
     async def _deliver(self, kept: KeptBytes, media_type: str, digest: str, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send a whole result, with its length and digest (RFC 9530)."""
-        whole = Answer(
-            200,
-            [
-                (b"content-type", media_type.encode()),
-                (b"content-length", str(kept.nbytes).encode()),
-                (b"etag", f'"{digest}"'.encode()),
-            ],
-            (Slice(0, kept.nbytes),) if kept.nbytes else (),
-        )
         self._whole_started = True
-        headers.append((b"repr-digest", repr_digest(digest)))
-        await send_answer(kept, whole, headers, self._shop.io_executor, self._scope, self._send_in_time)
+        await send_whole(
+            kept, media_type, digest, headers, self._shop.io_executor, scope=self._scope, send=self._send_in_time
+        )
 
     async def _send_in_time(self, message: Message) -> None:
         if self._wire is not None:
@@ -416,12 +395,3 @@ class _Exchange:
                 await self._send(message)
         except TimeoutError:
             raise Refusal("stalled", "the client stopped taking the result") from None
-
-
-def _packs(plan: Plan) -> bool:
-    return any(planned.step.takes == "pack" for planned in plan.steps)
-
-
-def fingerprint_of(*words: str) -> str:
-    """What a request asked for, so that another with the same Idempotency-Key can be told from it."""
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()

@@ -33,7 +33,7 @@ OPTIONS = BuildOptions(
     max_line_bytes=PAGE,
     max_expansion=1000.0,
     whole_bytes=1 << 22,
-    query=QueryOptions(PAGE, 1, 64 << 20, "", 0),
+    query=QueryOptions(PAGE, 1, 64 << 20),
 )
 EXECUTOR = ThreadPoolExecutor(2)
 

@@ -33,7 +33,7 @@ OPTIONS = BuildOptions(
     max_line_bytes=1 << 16,
     max_expansion=10,
     whole_bytes=1 << 24,
-    query=QueryOptions(1 << 16, 1, 64 << 20, "", 0),
+    query=QueryOptions(1 << 16, 1, 64 << 20),
 )
 Steps = Sequence[tuple[str, str]]
 

@@ -36,7 +36,7 @@ def pages(table: pa.Table, rows: int = 700) -> Iterator[Page]:
 def run(
     clauses: Sequence[tuple[str, str]], given: Iterator[Page] | None = None, *, page_bytes: int = PAGE, threads: int = 1
 ) -> list[Page]:
-    query = Query(clauses, QueryOptions(page_bytes, threads, 64 << 20, "", 0))
+    query = Query(clauses, QueryOptions(page_bytes, threads, 64 << 20))
     return list(query.run(pages(TABLE) if given is None else given))
 
 
@@ -112,7 +112,7 @@ def test_rows_come_while_the_input_still_does() -> None:
             given += 1
             yield page
 
-    query = Query([("derive", "id + 1 AS next")], QueryOptions(PAGE, 1, 64 << 20, "", 0))
+    query = Query([("derive", "id + 1 AS next")], QueryOptions(PAGE, 1, 64 << 20))
     results = query.run(slowly())
     next(results)
     assert given < 60, "it must not read everything before it gives anything"

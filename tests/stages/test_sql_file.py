@@ -34,7 +34,7 @@ OPTIONS = BuildOptions(
     max_line_bytes=1 << 16,
     max_expansion=10,
     whole_bytes=1 << 24,
-    query=QueryOptions(1 << 16, 2, 64 << 20, "", 0),
+    query=QueryOptions(1 << 16, 2, 64 << 20),
 )
 ROWS = 5000
 TABLE = pa.table(

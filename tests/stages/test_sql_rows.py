@@ -137,7 +137,7 @@ def outcome(pages: Sequence[Page] | Refusal) -> Any:
 
 def by_query(clauses: Sequence[tuple[str, str]], pages: Sequence[Page]) -> Any:
     try:
-        return outcome(list(Query(clauses, QueryOptions(PAGE, 1, 64 << 20, "", 0)).run(iter(pages))))
+        return outcome(list(Query(clauses, QueryOptions(PAGE, 1, 64 << 20)).run(iter(pages))))
     except Refusal as refusal:
         return outcome(refusal)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from app.stages.sql_engine import QueryOptions
 from app.stages.sql_levels import levels
 from app.stages.sql_text import parse
 from app.stages.sql_totals import GroupColumns, Grouped, GroupTotals
+from app.stores.spool import Spool
 from tests.conformance.check_stage import run_stages
 from tests.stages.test_sql_rows import PAGE, conditions, formulas_by, names, numbers, outcome, paged, tables
 
-OPTIONS = QueryOptions(PAGE, 1, 64 << 20, "", 0)
+OPTIONS = QueryOptions(PAGE, 1, 64 << 20)
 KEYS = ("a", "b", "t", "d", "s", "u", "f", "m")
 
 
@@ -196,5 +198,6 @@ def test_groups_that_do_not_fit_go_to_disk(
 ) -> None:
     monkeypatch.setattr(sql_totals, "GROUPS_BYTES", 64 * 1024)
     pages = paged(many(30_000, 20_000), 1000)
-    options = QueryOptions(PAGE, 1, 3 << 20, str(tmp_path), 1 << 30)
-    assert in_levels(clause, pages, options) == by_query(clause, pages)
+    with closing(Spool(tmp_path, limit_bytes=1 << 30)) as spool:
+        options = QueryOptions(PAGE, 1, 3 << 20, spool)
+        assert in_levels(clause, pages, options) == by_query(clause, pages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -12,10 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from app.core.errors import Refusal
+from app.core.interfaces import Spill
 from app.core.page import Page
 from app.stages.sql import Query, check
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_functions import AGGREGATES, HOLDING_AGGREGATES, WINDOWS
+from app.stores.spool import Spool
 
 PAGE = 1 << 16
 ROWS = 6000
@@ -37,8 +40,8 @@ def pages(table: pa.Table, rows: int) -> Iterator[Page]:
         yield Page(batch, max(1, batch.nbytes), rows=batch.num_rows, first=index == 0)
 
 
-def options(whole_bytes: int = 64 << 20, temp_directory: str = "", spill_bytes: int = 0) -> QueryOptions:
-    return QueryOptions(PAGE, 2, whole_bytes, temp_directory, spill_bytes)
+def options(whole_bytes: int = 64 << 20, spill: Spill | None = None) -> QueryOptions:
+    return QueryOptions(PAGE, 2, whole_bytes, spill)
 
 
 def run(*clauses: tuple[str, str], table: pa.Table = TABLE, rows: int = 700) -> pa.Table:
@@ -132,14 +135,20 @@ def test_floats_are_the_same_however_the_input_is_cut(argument: str) -> None:
     assert all(run(("aggregate", argument), rows=rows).equals(wanted) for rows in (1, 7, 700, 2048, 5999))
 
 
-def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path: Path) -> None:
+@pytest.fixture
+def spill(tmp_path: Path) -> Iterator[Spool]:
+    with closing(Spool(tmp_path, limit_bytes=1 << 30)) as spool:
+        yield spool
+
+
+def test_what_does_not_fit_into_memory_goes_to_disk(spill: Spool) -> None:
     def numbered() -> Iterator[Page]:
         for start in range(0, 3_000_000, 5000):
             ids = pa.array(range(start, start + 5000))
             batch = pa.record_batch({"id": ids, "key": pc.bit_wise_xor(ids, 0x15555), "half": pc.divide(ids, 2)})
             yield Page(batch, batch.nbytes, rows=batch.num_rows, first=start == 0)
 
-    query = Query((("aggregate", "count(*) as n, sum(id) as s by key"),), options(48 << 20, str(tmp_path), 1 << 30))
+    query = Query((("aggregate", "count(*) as n, sum(id) as s by key"),), options(48 << 20, spill))
     rows = total = last = 0
     for page in query.run(numbered()):
         keys = page.payload.column("key")
@@ -149,13 +158,14 @@ def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path: Path) -> None:
     assert (rows, total) == (3_000_000, 2_999_999 * 1_500_000)
     assert query.spilled_bytes > 16 << 20
 
-    query = Query((("distinct", "half"),), options(40 << 20, str(tmp_path), 1 << 30))
+    query = Query((("distinct", "half"),), options(40 << 20, spill))
     ids = pa.chunked_array([page.payload.column("id") for page in query.run(numbered())])
     assert ids.equals(pa.chunked_array([pa.array(range(0, 3_000_000, 2))]))
     assert query.spilled_bytes > 16 << 20
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in spill.directory.iterdir()] == ["owner.lock"]
 
-    query = Query((("aggregate", "count(*) as n by key"),), options(48 << 20, str(tmp_path), 4 << 20))
+    spill.limit_bytes = 4 << 20
+    query = Query((("aggregate", "count(*) as n by key"),), options(48 << 20, spill))
     with pytest.raises(Refusal, match="SPOOL_LIMIT") as caught:
         list(query.run(numbered()))
     assert caught.value.code == "spool_full"

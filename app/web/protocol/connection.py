@@ -8,7 +8,6 @@ the kernel together, unjoined, and whoever wrote them waits until it has them al
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -19,20 +18,13 @@ from app.web.errors import problem_of_status
 from app.web.protocol.body import Body
 from app.web.protocol.chunked import BadFraming
 from app.web.protocol.exchange import ClientLeft, Exchange
+from app.web.protocol.gathering import Gathering
 from app.web.protocol.head import BadHead, Head, HeadReader
 from app.web.protocol.reply import reply_head
 from app.web.protocol.wire import Wire, default_wire
 
 _MOST_BEHIND_BYTES = 64 * 1024
 """Requests that were sent ahead, as far as they are read before their turn."""
-_QUIET_S = 0.002
-"""A sender that is silent for so long pauses: what was held back for a fuller read is taken now."""
-_LOW_WATER_BYTES = 512 * 1024
-"""How much must have come before a fast sender's bytes are worth a wake-up (SO_RCVLOWAT)."""
-_FAST_BYTES = 32 * 1024
-"""A read of so much is a fast sender's."""
-_MOST_PAUSES = 3
-_MOST_LINGER_S = 0.1
 _SILENCE_S = 5.0
 """A body that nobody wants is dropped as long as it comes; after so much silence it is not waited for."""
 
@@ -61,19 +53,15 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._body: Body | None = None
         self._behind = b""
         self._wants = False
-        self._linger_s = 0.0
-        self._reading = True
+        self.is_reading = True
+        """See ``gathering.Incoming``."""
         self._keeps = True
         self._ended = False
         self._since = time.monotonic()
         self._dropped_at = 0.0
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
-        self._timer: asyncio.TimerHandle | None = None
         self._came = False
-        self._some_since = 0.0
-        self._low_water = 1
-        self._pauses = 0
 
     # What the transport calls.
 
@@ -83,6 +71,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=0)
         self._socket = transport.get_extra_info("socket")
         self._is_tcp = self._socket is not None and self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        self._gathering = Gathering(self._loop, self, self._socket if self._is_tcp else None)
         self._server = _address(transport.get_extra_info("sockname"))
         self._client = _address(transport.get_extra_info("peername"))
         if self._wire.socket_bytes and self._socket is not None:
@@ -96,7 +85,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._phase = "closed"
         self._wire.part(self)
         self._state.connections.discard(self)
-        self._stop_timer()
+        self._gathering.stop()
         self.resume_writing()
         if self._exchange is not None:
             self._exchange.leave()
@@ -180,7 +169,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         except BadFraming as error:
             self._refuse(BadHead(400, str(error)), head.method)
             return
-        self._pauses = 0
+        self._gathering.begin()
         self._wants = False
         self._exchange = Exchange(
             head,
@@ -246,79 +235,39 @@ class WireProtocol(asyncio.BufferedProtocol):
     def look_for_body(self, linger_s: float) -> None:
         """See ``exchange.Line``."""
         self._wants = True
-        self._linger_s = linger_s
-        body = self._body
-        if body is not None and body.has_some:
-            if linger_s == 0:
-                assert self._exchange is not None
-                self._exchange.wake()
-            else:
-                self._some_since = self._loop.time()
-                self._start_timer()
+        self._gathering.wait(linger_s)
+        if self._body is not None and self._body.has_some:
+            self._gathering.some()
         self._set_reading()
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """See ``gathering.Incoming``."""
+        body, exchange = self._body, self._exchange
+        if body is None or exchange is None or self._phase != "body":
+            return False
+        return exchange.wants_body and body.has_some
+
+    def wake(self) -> None:
+        """See ``gathering.Incoming``."""
+        assert self._exchange is not None
+        self._exchange.wake()
 
     def _after_read(self, body: Body, nbytes: int) -> None:
         exchange = self._exchange
         assert exchange is not None
         if body.ended:
             self._phase, self._behind = "answer", body.rest
-            self._set_low_water(1)
-            self._stop_timer()
+            self._gathering.end()
             self._set_reading()
             exchange.wake()
             return
-        self._hold_back(body, nbytes)
+        self._gathering.hold_back(nbytes, body.left_bytes)
         if body.is_ready:
             exchange.wake()
             self._set_reading()
         elif exchange.wants_body and body.has_some:
-            if self._linger_s == 0:
-                exchange.wake()
-            elif self._timer is None:
-                self._some_since = self._loop.time()
-                self._start_timer()
-
-    def _hold_back(self, body: Body, nbytes: int) -> None:
-        """Let the kernel collect a fast sender's bytes: waking up costs more than receiving them."""
-        if self._is_tcp and nbytes >= _FAST_BYTES and self._pauses < _MOST_PAUSES:
-            left = body.left_bytes
-            self._set_low_water(_LOW_WATER_BYTES if left is None else min(_LOW_WATER_BYTES, left))
-            self._start_timer()
-
-    def _set_low_water(self, nbytes: int) -> None:
-        if nbytes != self._low_water:
-            self._low_water = nbytes
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
-
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            self._came = False
-            self._timer = self._loop.call_later(_QUIET_S, self._tick)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _tick(self) -> None:
-        """Two milliseconds have passed: does the sender pause?"""
-        self._timer = None
-        body, exchange = self._body, self._exchange
-        if body is None or exchange is None or self._phase != "body":
-            return
-        waits = exchange.wants_body and body.has_some
-        if self._low_water > 1 and not self._came and self._reading:
-            self._pauses += 1
-            self._set_low_water(1)
-        elif waits:
-            waited_s = self._loop.time() - self._some_since
-            if (not self._came and waited_s >= self._linger_s) or waited_s >= _MOST_LINGER_S:
-                exchange.wake()
-                waits = False
-        # As long as bytes may be held back in the kernel, somebody has to look after them.
-        if waits or (self._low_water > 1 and self._reading):
-            self._start_timer()
+            self._gathering.some()
 
     def _break_body(self, error: BadFraming) -> None:
         exchange = self._exchange
@@ -337,17 +286,16 @@ class WireProtocol(asyncio.BufferedProtocol):
         if self._phase == "body":
             assert self._body is not None
             # Once it is full it is read again when it is empty: each change costs a system call.
-            wanted = self._wants and not (self._body.is_full if self._reading else self._body.is_ready)
+            wanted = self._wants and not (self._body.is_full if self.is_reading else self._body.is_ready)
         elif self._phase == "answer":
             wanted = len(self._behind) < _MOST_BEHIND_BYTES
         else:
             wanted = True
-        if wanted != self._reading and not self._transport.is_closing():
-            self._reading = wanted
+        if wanted != self.is_reading and not self._transport.is_closing():
+            self.is_reading = wanted
             if wanted:
                 self._transport.resume_reading()
-                if self._low_water > 1:
-                    self._start_timer()
+                self._gathering.resume()
             else:
                 self._transport.pause_reading()
 
@@ -404,8 +352,7 @@ class WireProtocol(asyncio.BufferedProtocol):
             self._next(self._behind)
             return
         assert exchange is not None
-        self._set_low_water(1)
-        self._stop_timer()
+        self._gathering.end()
         if close or exchange.awaits_continue:
             self._body = None
             self._close_gently()
