@@ -1,8 +1,8 @@
 """S3 in and out beside AWS's own clients, on the same real servers in the same run; and the memory that it takes.
 
 Run by ``make bench-objects``. Contenders take turns; figures are medians. Every object is compared by its SHA-256, the
-table by DuckDB's figures of the same CSV. CPU is that of the client alone: of Weir the server process, without the curl
-that feeds it.
+table by DuckDB's figures of the same CSV. A download is over when the file is on disk (fsync). CPU is that of the client
+alone: of Weir the server process, without the curl that feeds it.
 """
 
 from __future__ import annotations
