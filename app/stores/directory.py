@@ -179,6 +179,8 @@ def _write(fd: int, pieces: Sequence[Piece], offset: int) -> int:
             count -= todo.pop(0).nbytes
         if count:
             todo[0] = todo[0][count:]
+    # The kernel begins to write it now, and not when all of it is to be on disk.
+    os.posix_fadvise(fd, offset, written, os.POSIX_FADV_DONTNEED)
     return written
 
 
