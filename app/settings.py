@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     ] = 8 * _MIB
     s3_parts_in_flight: Annotated[
         int, Field(ge=1, le=64, description="parts of one run that are sent, or ranges that are fetched, at a time")
-    ] = 4
+    ] = 3
     s3_equal_parts: Annotated[
         bool, Field(description="the store wants all parts of an upload to be of one size, as R2 does")
     ] = False

@@ -11,6 +11,8 @@ from app.stores.objects import PartLimits
 _STEPS = 10
 """Sizes double this many times less one over all parts: a tenth of the parts each. From 8 MiB on, 10,000 parts then
 reach 8 TiB, which is more than S3 takes."""
+_MANY_PARTS = 64
+"""Where there are more, it is calls that cost (2 ms of CPU each), and parts are up to twice as large."""
 _UNSURE = 8
 """A result of a length that is only guessed may be this many times longer without a failure."""
 
@@ -46,12 +48,14 @@ def part_sizes(
 ) -> PartSizes:
     """Sizes for an object of ``length_bytes`` (None if nobody knows; a guess unless ``exact``).
 
-    ``wanted_bytes`` is a good part, ``room_bytes`` the largest one that memory has room for. The sizes are as small as
-    the length allows, because memory for them is paid for beforehand. Raises ``object_too_large`` if it is known that
+    ``wanted_bytes`` is a good part, ``room_bytes`` the largest one that memory has room for. The sizes are hardly larger
+    than the length demands, because memory for them is paid for beforehand. Raises ``object_too_large`` if it is known that
     the object will not fit.
     """
     low = min(limits.max_bytes, max(limits.min_bytes, wanted_bytes))
     high = min(limits.max_bytes, max(low, room_bytes))
+    if exact and length_bytes is not None:
+        low = max(low, min(2 * low, high, length_bytes // _MANY_PARTS))
     if length_bytes is None:
         wished = limits.max_object_bytes
     else:

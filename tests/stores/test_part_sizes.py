@@ -15,7 +15,7 @@ S3 = PartLimits(5 * MIB, 5 * GIB, 10_000, 5 * TIB)
 
 
 @given(
-    st.integers(1, 60),
+    st.integers(1, 200),
     st.integers(1, 50),
     st.integers(0, 400),
     st.integers(0, 4000),
@@ -29,7 +29,7 @@ def test_sizes_fit_the_store_and_the_length(
     limits = PartLimits(least, 5000, max_parts, 200_000, equal)
     exact = exact and length is not None
     largest = min(5000, max(least, wanted, room))
-    if exact and length is not None and length > min(200_000, _capacity(limits, wanted, room)):
+    if exact and length is not None and length > min(200_000, _capacity(limits, wanted, room, length)):
         with pytest.raises(Refusal, match="object_too_large"):
             part_sizes(limits, wanted_bytes=wanted, room_bytes=room, length_bytes=length, exact=exact)
         return
@@ -45,10 +45,12 @@ def test_sizes_fit_the_store_and_the_length(
         assert sizes.capacity_bytes >= length
 
 
-def _capacity(limits: PartLimits, wanted: int, room: int) -> int:
-    """The most that can be written, by the rule itself: doubled for every tenth of the parts, up to the room."""
+def _capacity(limits: PartLimits, wanted: int, room: int, length: int) -> int:
+    """The most that can be written, by the rule itself: doubled for every tenth of the parts, up to the room; and once
+    more at the beginning, where there would be more than 64."""
     first = min(limits.max_bytes, max(limits.min_bytes, wanted))
     high = min(limits.max_bytes, max(first, room))
+    first = max(first, min(2 * first, high, length // 64))
     if limits.equal:
         return high * limits.max_parts
     return sum(min(high, first << (number * 10 // limits.max_parts)) for number in range(limits.max_parts))
@@ -57,7 +59,7 @@ def _capacity(limits: PartLimits, wanted: int, room: int) -> int:
 def test_s3_takes_what_it_can_hold() -> None:
     sizes = part_sizes(S3, wanted_bytes=8 * MIB, room_bytes=5 * GIB, length_bytes=5 * TIB, exact=True)
     assert sizes.capacity_bytes == 5 * TIB
-    assert sizes.first_bytes == 8 * MIB
+    assert sizes.first_bytes == 16 * MIB
 
 
 def test_a_small_budget_still_takes_a_large_object() -> None:
@@ -70,6 +72,11 @@ def test_a_small_budget_still_takes_a_large_object() -> None:
 
 
 def test_a_short_input_asks_for_no_more_than_small_parts() -> None:
+    known = [
+        part_sizes(S3, wanted_bytes=8 * MIB, room_bytes=12 * MIB, length_bytes=n, exact=True) for n in (GIB // 2, GIB)
+    ]
+    assert [(sizes.first_bytes, sizes.most_bytes) for sizes in known] == [(8 * MIB, 8 * MIB), (12 * MIB, 12 * MIB)]
+
     guessed = part_sizes(S3, wanted_bytes=8 * MIB, room_bytes=GIB, length_bytes=GIB, exact=False)
     assert guessed.most_bytes == 8 * MIB
     equal = PartLimits(5 * MIB, 5 * GIB, 10_000, 5 * TIB, equal=True)
