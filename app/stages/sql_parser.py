@@ -137,21 +137,8 @@ def _check_raw(text: str) -> None:
 
 
 def _tree(kind: str, text: str, sql: str) -> Node:
-    """Nobody changes a tree: those of the last short texts are kept, as a request asks for the same ones again and again."""
-    return _kept_tree(kind, text, sql) if len(sql) <= _SHORT_CHARACTERS else _new_tree(kind, text, sql)
-
-
-@lru_cache(maxsize=_KEPT_TREES)
-def _kept_tree(kind: str, text: str, sql: str) -> Node:
-    return _new_tree(kind, text, sql)
-
-
-def _new_tree(kind: str, text: str, sql: str) -> Node:
-    cursor = open_parser().cursor()
     try:
-        with cursor:
-            (found,) = cursor.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
-        tree = json.loads(found)
+        tree = json.loads(_kept_json(sql) if len(sql) <= _SHORT_CHARACTERS else _json(sql))
     except (duckdb.Error, RecursionError, ValueError):
         raise Refusal("bad_sql", "the expression is too large or nested too deeply", position=0) from None
     if not tree["error"] and len(tree["statements"]) == 1:
@@ -167,3 +154,15 @@ def _new_tree(kind: str, text: str, sql: str) -> Node:
     # In a query string + is read as a space, so where one was meant none is left.
     hint = " (in a URL, + is a space: write %2B)" if " " in text and "+" not in text else ""
     raise Refusal("bad_sql", f"{reason}; it must be {what}{hint}", position=character(text, byte))
+
+
+@lru_cache(maxsize=_KEPT_TREES)
+def _kept_json(sql: str) -> str:
+    """A request asks for the same short texts again and again. The trees are made anew: who has one moves its places."""
+    return _json(sql)
+
+
+def _json(sql: str) -> str:
+    with open_parser().cursor() as cursor:
+        (found,) = cursor.execute("SELECT json_serialize_sql(?)", [sql]).fetchone() or ("",)
+    return str(found)

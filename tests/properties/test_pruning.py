@@ -277,6 +277,7 @@ WIDE = pa.table(
 @example([("select", "id AS a, nmae")])
 @example([("select", "1 AS one")])
 @example([("select", "id AS rest, rest AS again")])
+@example([("select", "list_transform(list, lambda e: e + 1) AS moved, user")])
 def test_columns_left_out_make_no_difference(steps: Steps) -> None:
     data = parquet(WIDE, 2)
     try:
