@@ -146,7 +146,7 @@ class GroupMerge:
             if len(samples) > _LOOSE_SAMPLES:
                 samples = [pa.concat_batches(samples)]
             run.add(block)
-            self.spilled_bytes = max(self.spilled_bytes, sum(one.nbytes for one in self._runs))
+        self.spilled_bytes = max(self.spilled_bytes, sum(one.nbytes for one in self._runs))
         run.samples = pa.concat_batches([empty_batch(self._partial).select(self._keys), *samples])
         while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
             self._stride *= 2

@@ -30,8 +30,8 @@ _MOST_CHARACTERS = 8000
 # An opening parenthesis that is never closed costs the parser the square of their number: 0.1 s for 400 of them.
 _MOST_PARENTHESES = 400
 _DEEPEST = 100
-_SHORT_CHARACTERS, _KEPT_TREES = 1000, 32
-"""A tree takes up to a thousand bytes for each character."""
+_SHORT_CHARACTERS, _KEPT_TEXTS = 1000, 32
+"""What the parser says takes up to some hundred bytes for each character; short texts are asked for again and again."""
 _CASE_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|\b(case|when|end)\b", re.IGNORECASE | re.DOTALL)
 
 _connection: duckdb.DuckDBPyConnection | None = None
@@ -156,9 +156,9 @@ def _tree(kind: str, text: str, sql: str) -> Node:
     raise Refusal("bad_sql", f"{reason}; it must be {what}{hint}", position=character(text, byte))
 
 
-@lru_cache(maxsize=_KEPT_TREES)
+@lru_cache(maxsize=_KEPT_TEXTS)
 def _kept_json(sql: str) -> str:
-    """A request asks for the same short texts again and again. The trees are made anew: who has one moves its places."""
+    """The text is kept and not its tree, which is made anew each time: who has one moves its places."""
     return _json(sql)
 
 

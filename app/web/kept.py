@@ -45,7 +45,7 @@ class KeptResponse(Response):
         self._result = result
         self._open = open_place
         self._executor = executor
-        self._more_headers = [(b"repr-digest", repr_digest(result.digest)), *headers]
+        self._more_headers = [(b"repr-digest", _repr_digest(result.digest)), *headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
@@ -96,7 +96,7 @@ async def send_whole(
         (b"content-type", media_type.encode()),
         (b"content-length", str(kept.nbytes).encode()),
         (b"etag", f'"{digest}"'.encode()),
-        (b"repr-digest", repr_digest(digest)),
+        (b"repr-digest", _repr_digest(digest)),
     ]
     pieces = (Slice(0, kept.nbytes),) if kept.nbytes else ()
     await _send_answer(kept, Answer(200, said, pieces), headers, executor, scope, send)
@@ -124,7 +124,7 @@ async def _send_answer(
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def repr_digest(digest: str) -> bytes:
+def _repr_digest(digest: str) -> bytes:
     """A SHA-256 in hex as the value of ``Repr-Digest``."""
     return b"sha-256=:" + base64.b64encode(bytes.fromhex(digest)) + b":"
 

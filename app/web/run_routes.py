@@ -168,7 +168,8 @@ async def _order(workshop: Workshop, desk: Desk, asked: Asked, source: str, key:
         run = replace(run, sink=named.url)
     entry = await opened(book, run, key, "/v1/runs", order.text(), asked=order.text())
     if entry.run.id == run.id:
-        await book.save(entry)
+        if not key:
+            await book.save(entry)
         desk.take(entry, order)
     return accepted_response(entry.run, preferred=False)
 

@@ -134,8 +134,7 @@ def boto3(work: str, client: str) -> Client:
         python = crt_folder() / "bin" / "python" if client == "crt" else Path(sys.executable)
         key, path = ("made", scene.source) if work == "up" else ("in", scene.out)
         command: list[str | Path] = [python, PEERS / "s3.py", work, client, scene.bucket, key, path]
-        spent = Spent(**json.loads(_run(command, scene.store.environment())[0]))
-        return _on_disk(spent, scene) if work == "down" else spent
+        return Spent(**json.loads(_run(command, scene.store.environment())[0]))
 
     return transfer
 
@@ -150,8 +149,7 @@ def aws_cli(work: str) -> Client:
         url = f"s3://{scene.bucket}/{'made' if work == 'up' else 'in'}"
         places: list[str | Path] = [scene.source, url] if work == "up" else [url, scene.out]
         copy: list[str | Path] = ["s3", "cp", "--no-progress", *places]
-        spent = _run([aws_program(), "--endpoint-url", scene.store.endpoint_url, *copy], environment)[1]
-        return _on_disk(spent, scene) if work == "down" else spent
+        return _run([aws_program(), "--endpoint-url", scene.store.endpoint_url, *copy], environment)[1]
 
     return transfer
 
@@ -187,12 +185,16 @@ def _awscrt() -> Path:
     return folder
 
 
-def _on_disk(spent: Spent, scene: Scene) -> Spent:
-    """With the time until what was fetched is on disk: Weir's says that it is there only once it is."""
-    began = time.perf_counter()
-    with scene.out.open("rb") as file:
-        os.fsync(file.fileno())
-    return replace(spent, seconds=spent.seconds + time.perf_counter() - began)
+def to_disk(client: Client) -> Client:
+    """A download with the time until it is on disk: Weir says that it is there only once it is."""
+
+    def transfer(scene: Scene) -> Spent:
+        spent, began = client(scene), time.perf_counter()
+        with scene.out.open("rb") as file:
+            os.fsync(file.fileno())
+        return replace(spent, seconds=spent.seconds + time.perf_counter() - began)
+
+    return transfer
 
 
 def _run(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[bytes, Spent]:
@@ -235,9 +237,9 @@ WORKS: dict[str, list[tuple[str, Client]]] = {
     ],
     "download": [
         ("Weir", weir(weir_down)),
-        ("boto3 download_file", boto3("down", "classic")),
-        ("boto3 download_file, CRT", boto3("down", "crt")),
-        ("AWS CLI 2, CRT", aws_cli("down")),
+        ("boto3 download_file", to_disk(boto3("down", "classic"))),
+        ("boto3 download_file, CRT", to_disk(boto3("down", "crt"))),
+        ("AWS CLI 2, CRT", to_disk(aws_cli("down"))),
     ],
     "read": [
         ("Weir", weir(weir_drop)),

@@ -266,7 +266,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         if body.is_ready:
             exchange.wake()
             self._set_reading()
-        elif exchange.wants_body and body.has_some:
+        elif self.keeps_waiting:
             self._gathering.some()
 
     def _break_body(self, error: BadFraming) -> None:
