@@ -36,6 +36,7 @@ CODES: dict[str, str] = {
     "never_fits": "The run can never fit into MEMORY_BUDGET",
     "budget_full": "The memory budget is taken",
     "spool_full": "The disk spool is full",
+    "spool_failed": "The disk spool cannot be used",
     "too_slow": "The client sent nothing for too long",
     "stalled": "The client neither reads nor leaves",
     "bad_framing": "The body is not framed as HTTP says",

@@ -38,7 +38,7 @@ class SpillFile(RandomAccess, Protocol):
     """A file that grows at its end. Its calls block; they may come from any thread."""
 
     def append(self, data: bytes | memoryview) -> None:
-        """Write all of ``data`` at the end. Raises ``spool_full``."""
+        """Write all of ``data`` at the end. Raises ``spool_full``, ``spool_failed``."""
         ...
 
     def close(self) -> None:

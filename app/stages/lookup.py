@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from app.core.errors import Refusal
+from app.core.unset import unset_bytes
 from app.framing.native import LIBRARY, Keys
-from app.framing.native.unset import unset_buffer
 from app.framing.needs import field_called, folded
 
 _SLOT_BYTES = 16
@@ -55,7 +55,7 @@ class KeyIndex:
             return pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
         assert LIBRARY is not None
         asked = _described(wanted)
-        room = unset_buffer(4 * rows + (rows + 7) // 8)
+        room = pa.py_buffer(unset_bytes(4 * rows + (rows + 7) // 8))
         missing = LIBRARY.weir_find(
             *(ctypes.addressof(asked), ctypes.addressof(self._indexed), self._slots.address, self._mask),
             *(room.address, room.address + 4 * rows),

@@ -12,9 +12,9 @@ import math
 import pyarrow as pa
 
 from app.core.errors import Refusal
+from app.core.unset import unset_bytes
 from app.framing.native import LIBRARY
 from app.framing.native import Panes as State
-from app.framing.native.unset import unset_buffer
 
 LATE = -(2**63)
 """The lead of a row all of whose windows were closed before it came."""
@@ -51,7 +51,7 @@ class Panes:
 
     def leads(self, times: pa.Array) -> tuple[pa.Array, int]:
         """Of rows in their order; and how many are ``LATE``."""
-        leads = unset_buffer(8 * len(times))
+        leads = pa.py_buffer(unset_bytes(8 * len(times)))
         place = times.buffers()[1].address + 8 * times.offset
         if LIBRARY is None:
             late = self._leads(times.to_pylist(), (ctypes.c_int64 * len(times)).from_address(leads.address))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from app.core.errors import Refusal
 from app.core.units import as_size
-from app.stores.spool_file import SpoolFile
+from app.stores.spool_file import SpoolFile, disk_refused
 
 _PREFIX = "weir-"
 _LOCK = "owner.lock"
@@ -65,7 +65,8 @@ class Spool:
         self._closer = ThreadPoolExecutor(1, thread_name_prefix="weir-close")
 
     def open(self) -> SpoolFile:
-        """An empty file without a name."""
+        """An empty file without a name. Raises ``spool_full`` for a disk without room for one, ``spool_failed`` where
+        none can be made: the directory is gone, or no descriptor is free."""
         with self._guard:
             disk_bytes, fd = self._recycled.pop() if self._recycled else (0, -1)
         if fd < 0:
@@ -174,10 +175,13 @@ class Spool:
             return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
-                raise
+                raise disk_refused(error) from error
+        try:
             fd, name = tempfile.mkstemp(dir=self.directory)
             os.unlink(name)
-            return fd
+        except OSError as error:
+            raise disk_refused(error) from error
+        return fd
 
 
 def take_place(directory: Path) -> tuple[Path, int]:

@@ -13,7 +13,13 @@ from typing import Protocol
 from app.core.errors import Refusal
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DISK_IS_FULL = "the disk under SPOOL_DIR is full"
+
+
+def disk_refused(error: OSError) -> Refusal:
+    """What the disk under SPOOL_DIR said, for who asked for the run."""
+    if error.errno in _FULL:
+        return Refusal("spool_full", "the disk under SPOOL_DIR is full")
+    return Refusal("spool_failed", f"the disk under SPOOL_DIR: {error.strerror}")
 
 
 class Owner(Protocol):
@@ -74,7 +80,7 @@ class SpoolFile:
 
     def append(self, data: bytes | memoryview) -> None:
         """Write all of ``data`` at the end; one thread at a time. Raises ``spool_full`` for the spool's limit and for a
-        full disk."""
+        full disk, ``spool_failed`` for whatever else the disk says."""
         view = memoryview(data).cast("B")
         with self.held() as fd:
             self._owner.take(view.nbytes)
@@ -142,10 +148,8 @@ class SpoolFile:
             try:
                 written += os.pwrite(fd, view[written:], self.nbytes + written)
             except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                if not self._owner.make_room():
-                    raise Refusal("spool_full", _DISK_IS_FULL) from error
+                if error.errno not in _FULL or not self._owner.make_room():
+                    raise disk_refused(error) from error
 
 
 def _copy(fd: int, path: Path) -> None:
@@ -159,6 +163,4 @@ def _copy(fd: int, path: Path) -> None:
         os.rename(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise Refusal("spool_full", _DISK_IS_FULL) from error
-        raise
+        raise disk_refused(error) from error

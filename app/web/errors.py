@@ -67,7 +67,17 @@ STATUS: dict[str, int] = {
     **dict.fromkeys(("stage_failed", "sink_failed", "source_failed", "server_failed"), 500),
     "store_failed": 502,
     **dict.fromkeys(
-        ("interrupted", "state_failed", "budget_full", "shutting_down", "client_gone", "cancelled", "stalled"), 503
+        (
+            "interrupted",
+            "state_failed",
+            "spool_failed",
+            "budget_full",
+            "shutting_down",
+            "client_gone",
+            "cancelled",
+            "stalled",
+        ),
+        503,
     ),
     "spool_full": 507,
 }

@@ -8,7 +8,7 @@ from app.core.errors import Refusal
 from app.runs.book import Book, Entry
 from app.runs.record import Run
 
-_MOST_CHARACTERS = 255
+MOST_CHARACTERS = 255
 
 
 async def opened(book: Book, run: Run, key: str, *asked_for: str, asked: str | None = None) -> Entry:
@@ -16,8 +16,8 @@ async def opened(book: Book, run: Run, key: str, *asked_for: str, asked: str | N
     ``asked_for`` the same, word for word. With a key it is durable. Raises ``key_reused`` where that was another thing."""
     if not key:
         return book.add(run, asked)
-    if len(key) > _MOST_CHARACTERS:
-        raise Refusal("bad_argument", f"the Idempotency-Key is longer than {_MOST_CHARACTERS} characters")
+    if len(key) > MOST_CHARACTERS:
+        raise Refusal("bad_argument", f"the Idempotency-Key is longer than {MOST_CHARACTERS} characters")
     fresh = Entry(run, asked=asked)
     fingerprint = hashlib.sha256("\0".join(asked_for).encode()).hexdigest()
     return await book.claim(fresh, key, fingerprint) or fresh

@@ -24,7 +24,7 @@ from app.plan import FORMATS, format_of_file_name, items_of_document
 from app.runs.book import Entry
 from app.runs.record import FINAL, Run
 from app.web.asking import Asked, ask
-from app.web.idempotency import opened
+from app.web.idempotency import MOST_CHARACTERS, opened
 from app.web.kept import KeptResponse
 from app.web.negotiation import wants_sha256
 from app.web.receipts import accepted_response
@@ -54,7 +54,7 @@ def run_routes(workshop: Workshop, desk: Desk, pipelines_dir: Path | None) -> AP
     )
     async def post_run(
         request: Request,
-        idempotency_key: Annotated[str, Header(max_length=255)] = "",
+        idempotency_key: Annotated[str, Header(max_length=MOST_CHARACTERS)] = "",
         want_repr_digest: Annotated[str, Header()] = "",
     ) -> Response:
         document = await _document(request)

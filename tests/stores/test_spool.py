@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,18 +49,35 @@ def test_the_limit_is_told_and_nothing_of_the_piece_is_kept(tmp_path: Path) -> N
     spool.close()
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "code"), [(28, "spool_full"), (24, "spool_failed"), (5, "spool_failed")])
+def test_what_the_disk_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
     spool = Spool(tmp_path, limit_bytes=1000)
     file = spool.open()
 
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+    def broken(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(Refusal, match="SPOOL_DIR is full"):
-        file.append(b"x")
-    assert spool.statistics().used_bytes == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", broken)
+        with pytest.raises(Refusal, match="SPOOL_DIR") as refused:
+            file.append(b"x")
+        assert refused.value.code == code
+        patch.setattr(os, "open", broken)
+        with pytest.raises(Refusal, match="SPOOL_DIR") as refused:
+            spool.open()
+        assert refused.value.code == code
     file.close()
+    statistics = spool.statistics()
+    assert (statistics.used_bytes, statistics.open_files) == (0, 0)
+    spool.close()
+
+
+def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=1000)
+    shutil.rmtree(spool.directory)
+    with pytest.raises(Refusal, match="No such file or directory") as refused:
+        spool.open()
+    assert refused.value.code == "spool_failed"
     spool.close()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from app.core.unset import unset_bytes
 from app.framing.native import LIBRARY
-from app.framing.native.unset import unset_bytes
 
 _LEAST_BYTES = 64 * 1024
 """Below, to give the GIL up and to have it back costs more."""

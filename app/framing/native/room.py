@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from app.framing.native.unset import unset_buffer
+from app.core.unset import unset_bytes
 
 _ALIGNED_BYTES = 16
 """What a decimal of 128 bits needs; the 64 that Arrow recommends would be much for batches of one row."""
@@ -34,7 +34,7 @@ class Room:
 
     def make(self) -> int:
         """Allocate it. Gives the address of the first buffer; a place is so many bytes behind it."""
-        self._buffer = unset_buffer(self._nbytes)
+        self._buffer = pa.py_buffer(unset_bytes(self._nbytes))
         return int(self._buffer.address)
 
     def buffer(self, place: tuple[int, int], nbytes: int) -> pa.Buffer:

@@ -6,12 +6,9 @@ import ctypes
 import weakref
 from dataclasses import dataclass
 
-_Lease = weakref.ref[ctypes.Array[ctypes.c_char]]
+from app.core.unset import unset_bytearray
 
-_unset = ctypes.pythonapi.PyByteArray_FromStringAndSize
-"""A bytearray with anything in it: to fill one with zeros takes as long as to receive a page."""
-_unset.restype = ctypes.py_object
-_unset.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+_Lease = weakref.ref[ctypes.Array[ctypes.c_char]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class PagePool:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = _unset(None, self.page_bytes)
+            memory = unset_bytearray(self.page_bytes)
         # Every view of the page keeps this one object alive, and this object alone: its end is the page's return.
         lease = self._kind.from_buffer(memory)
         seen = weakref.ref(lease, self._take_back)
