@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from isal import isal_zlib
-
 from app.core.errors import Refusal
 from app.stores.objects import (
     TOKEN,
@@ -20,7 +18,6 @@ from app.stores.objects import (
     PartLimits,
     Piece,
     SentPart,
-    Transient,
     Writing,
 )
 
@@ -86,12 +83,7 @@ class DirectoryStore:
     def put_part(
         self, key: str, upload_id: str, number: int, offset: int, pieces: Sequence[Piece], crc32: int
     ) -> SentPart:
-        """See ``ObjectStore.put_part``."""
-        check = 0
-        for piece in pieces:
-            check = isal_zlib.crc32(piece, check)
-        if check != crc32:
-            raise Transient("digest", "the part does not have the CRC-32 that was sent with it")
+        """See ``ObjectStore.put_part``. The CRC-32 is not made once more: what is written is the memory it was made of."""
         with self._translated(key), self._data(key, upload_id).open("r+b", buffering=0) as file:
             nbytes = _write(file.fileno(), pieces, offset)
         return SentPart(number, offset, nbytes, crc32, f'"{crc32:08x}"')

@@ -106,7 +106,7 @@ class ObjectStore(Protocol):
     ``not_found``, ``forbidden``, ``precondition_failed``, ``object_changed``, ``store_failed``.
 
     Pieces of a body are sent in order and not copied; the caller keeps them until the call returns. ``crc32`` is that of
-    the body (zlib's), which the store checks.
+    the body (zlib's), which a store checks to which it is sent.
     """
 
     limits: PartLimits

@@ -186,13 +186,14 @@ def _awscrt() -> Path:
 
 
 def to_disk(client: Client) -> Client:
-    """A download with the time until it is on disk: Weir says that it is there only once it is."""
+    """A download with what it takes until it is on disk: Weir says that it is there only once it is."""
 
     def transfer(scene: Scene) -> Spent:
-        spent, began = client(scene), time.perf_counter()
+        spent, began, cpu_began = client(scene), time.perf_counter(), time.thread_time()
         with scene.out.open("rb") as file:
             os.fsync(file.fileno())
-        return replace(spent, seconds=spent.seconds + time.perf_counter() - began)
+        seconds, cpu_s = time.perf_counter() - began, time.thread_time() - cpu_began
+        return replace(spent, seconds=spent.seconds + seconds, cpu_s=spent.cpu_s + cpu_s)
 
     return transfer
 

@@ -52,7 +52,7 @@ def test_memory() -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    check_store(DirectoryStore(tmp_path, "name"))
+    check_store(DirectoryStore(tmp_path, "name"), is_sent_to=False)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
