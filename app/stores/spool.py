@@ -70,7 +70,10 @@ class Spool:
         with self._guard:
             disk_bytes, fd = self._recycled.pop() if self._recycled else (0, -1)
         if fd < 0:
-            fd = self._new()
+            try:
+                fd = self._new()
+            except OSError as error:
+                raise disk_refused(error) from error
         with self._guard:
             self._open_files += 1
         return SpoolFile(self, fd, disk_bytes)
@@ -175,13 +178,10 @@ class Spool:
             return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
-                raise disk_refused(error) from error
-        try:
+                raise
             fd, name = tempfile.mkstemp(dir=self.directory)
             os.unlink(name)
-        except OSError as error:
-            raise disk_refused(error) from error
-        return fd
+            return fd
 
 
 def take_place(directory: Path) -> tuple[Path, int]:

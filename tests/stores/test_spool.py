@@ -49,8 +49,17 @@ def test_the_limit_is_told_and_nothing_of_the_piece_is_kept(tmp_path: Path) -> N
     spool.close()
 
 
-@pytest.mark.parametrize(("number", "code"), [(28, "spool_full"), (24, "spool_failed"), (5, "spool_failed")])
-def test_what_the_disk_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "detail"),
+    [
+        (28, "spool_full", "SPOOL_DIR is full"),
+        (24, "spool_failed", "SPOOL_DIR: Too many open files"),
+        (5, "spool_failed", "SPOOL_DIR: Input/output error"),
+    ],
+)
+def test_what_the_disk_says_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str, detail: str
+) -> None:
     spool = Spool(tmp_path, limit_bytes=1000)
     file = spool.open()
 
@@ -59,11 +68,12 @@ def test_what_the_disk_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", broken)
-        with pytest.raises(Refusal, match="SPOOL_DIR") as refused:
+        with pytest.raises(Refusal, match=detail) as refused:
             file.append(b"x")
         assert refused.value.code == code
+        assert spool.statistics().used_bytes == 0
         patch.setattr(os, "open", broken)
-        with pytest.raises(Refusal, match="SPOOL_DIR") as refused:
+        with pytest.raises(Refusal, match=detail) as refused:
             spool.open()
         assert refused.value.code == code
     file.close()
