@@ -42,6 +42,8 @@ class FaultProxy:
         address = urlsplit(endpoint_url)
         self._server = (address.hostname or HOST, address.port or 80)
         self._attempts: Counter[tuple[str, str]] = Counter()
+        self._conversations: set[asyncio.Task[None] | None] = set()
+        """Referred to here: asyncio forgets the task of a connection that is lost, and it would be collected while it waits."""
         self._is_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fault-proxy")
 
@@ -67,6 +69,8 @@ class FaultProxy:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client, request by request, until one side or a fault ends it."""
+        task = asyncio.current_task()
+        self._conversations.add(task)
         try:
             with contextlib.suppress(*BROKEN):
                 while (head := await read_head(reader)) and await self._handle(head, reader, writer):
@@ -75,6 +79,7 @@ class FaultProxy:
             writer.transport.abort()
         finally:
             writer.close()
+            self._conversations.discard(task)
 
     async def _handle(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether another request may follow on the connection."""
