@@ -243,6 +243,19 @@ def test_pages_are_smaller_where_those_of_the_server_do_not_fit() -> None:
         assert tiny.page_bytes == 2 * (64 << 10)
 
 
+def test_larger_pages_of_the_source_leave_those_of_the_flow_nearly_as_large() -> None:
+    allowance = Allowance(nbytes=240 << 20, high_water_bytes=2 << 20, lanes=3)
+    plan = plan_of_query([("from", "ndjson"), ("where", "a > 1"), ("aggregate", "sum(a) as s by b"), ("to", "csv")])
+    sizes = []
+    for page_bytes in (1 << 20, 2 << 20, 4 << 20):
+        options = replace(OPTIONS, page_bytes=page_bytes, query=replace(OPTIONS.query, page_bytes=page_bytes))
+        made = build_within(allowance, options, partial(build, plan))
+        assert made.least_bytes(allowance) <= allowance.nbytes * 4 // 5
+        sizes.append(made.page_bytes)
+    assert sizes[1] >= sizes[0] / 2
+    assert sizes[2] >= sizes[0] / 4
+
+
 def test_where_nothing_cuts_the_pages_of_the_source_they_stay() -> None:
     items = [("from", "csv"), ("upper", ""), ("where", "a > 1"), ("to", "csv")]
     assert build_within(Allowance(1, 2 << 20, 4), OPTIONS, partial(build, plan_of_query(items))).page_bytes == 2 << 20

@@ -105,32 +105,35 @@ def worst_case_bytes(
     """The most bytes a run can hold: every edge full, a page in every hand, and all that stages keep back.
 
     ``page_bytes`` is the largest page on any edge, but for those behind a stage that ``Resizes``, and the first one,
-    where ``source_page_bytes`` may be larger: then the first segment cuts all pages down. ``lanes`` is how many pages a
-    ``Parallel`` segment has in work, and ``outside_bytes`` what source and sink hold by themselves. The hands: the
-    source's (a page, and the two that it reads ahead or the pieces it is joined from), each segment's (the page that
-    waits to enter; the pages in work with all that exists because of them; and a page of results that wait to leave a
-    ``Pulled`` one), and the sink's (the first page may wait for
-    the second). A ``Quick`` segment is in the hand before it.
+    where it is ``source_page_bytes``: then the first stage cuts all pages down, or joins them. ``lanes`` is how many
+    pages a ``Parallel`` segment has in work, and ``outside_bytes`` what source and sink hold by themselves. The hands:
+    the source's (a page, and the two that it reads ahead or the pieces it is joined from), each segment's (the page
+    that waits to enter; the pages in work with all that exists because of them; and a page of results that wait to
+    leave a ``Pulled`` one), and the sink's (the first page may wait for the second). A ``Quick`` segment is in the hand
+    before it.
     """
-    page = page_bytes if source_page_bytes is None else max(source_page_bytes, page_bytes)
+    page = page_bytes if source_page_bytes is None else source_page_bytes
     total = outside_bytes + 3 * page + max(high_water_bytes, page)
     for index, segment in enumerate(segments):
         parts = parts_of(segment)
-        grown = sum(part.grows for part in parts)
         total += sum(part.holds for part in parts)
+        later = page if index else page_bytes
+        grown_bytes = parts[0].grows * page + sum(part.grows for part in parts[1:]) * later
         if isinstance(segment, Parallel) and (segment.lead or segment.trail):
             # One page at a time is led, and one at a time trails; what comes of the first may be a copy that each page
-            # in work has by itself, and of the last a page of results.
-            in_turn = sum(stage.grows for stage in (*segment.lead, *segment.trail))
-            pages = 2.0 if segment.lead else 1.0
-            total += page + int((in_turn + lanes * (pages + grown - in_turn)) * page) + (page if segment.trail else 0)
+            # in work has by itself, or keep alive the page that it was cut from; and of the last a page of results.
+            in_turn = (*segment.lead, *segment.trail)
+            in_turn_bytes = sum(part.grows * (later if part is not parts[0] else page) for part in in_turn)
+            pages_bytes = page + later if segment.lead else page
+            total += page + int(in_turn_bytes + lanes * (pages_bytes + grown_bytes - in_turn_bytes))
+            total += later if segment.trail else 0
         elif isinstance(segment, Quick):
-            total += int(grown * page)
+            total += int(grown_bytes)
         else:
             pages = lanes if isinstance(segment, Parallel) else 1
-            total += page + int(pages * (1.0 + grown) * page) + (page if isinstance(segment, Pulled) else 0)
+            total += page + int(pages * (page + grown_bytes)) + (later if isinstance(segment, Pulled) else 0)
         given = [part.gives_bytes for part in parts if isinstance(part, Resizes)]
-        page = given[-1] if given else page if index else page_bytes
+        page = given[-1] if given else later
         if not isinstance(segment, Quick):
             total += max(high_water_bytes, page)
     total += 2 * page

@@ -11,7 +11,7 @@ class FlowOptions:
     too large, and pages leave the processor's cache. ``high_water_bytes``: what one edge may hold; too small and
     neighbours wait for each other, too large and memory is spent on waiting pages. ``lanes``: pages of one parallel
     segment in work; one more than there are threads keeps these busy while the head of the order is awaited.
-    ``source_page_bytes``: the source's pages, where they are larger and the first segment cuts them."""
+    ``source_page_bytes``: the source's pages, where the first stage cuts or joins them to pages of the flow."""
 
     page_bytes: int
     high_water_bytes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ from app.stages.sql_totals import GroupColumns, GroupTotals
 from app.stages.tolerance import Tolerance
 
 _LEAST_PAGE_BYTES = 64 * 1024
+_PAGE_STEP_BYTES = 16 * 1024
 _MEDIA_TYPE_OF_CODEC = {"gzip": "application/gzip", "zstd": "application/zstd", "lz4": "application/x-lz4"}
 _ROWS = ("csv", "tsv", "ndjson", "json", "arrow", "parquet")
 
@@ -46,22 +48,37 @@ class BuildOptions:
     query: QueryOptions
     source_page_bytes: int = 0
 
-    def halved(self) -> BuildOptions:
-        """These with pages of half the size, the source's excepted."""
-        half = self.page_bytes // 2
+    def of_pages(self, page_bytes: int) -> BuildOptions:
+        """These with smaller pages, the source's excepted."""
+        query = self.query.of_pages(page_bytes)
         source_page_bytes = max(self.source_page_bytes, self.page_bytes)
-        return replace(self, page_bytes=half, query=self.query.of_pages(half), source_page_bytes=source_page_bytes)
+        return replace(self, page_bytes=page_bytes, query=query, source_page_bytes=source_page_bytes)
 
 
 def build_within(allowance: Allowance, options: BuildOptions, make: Callable[[BuildOptions], Built]) -> Built:
     """What ``make`` (``build``, with all but the options) gives; with smaller pages, where those of ``options`` would take
-    more than four fifths of ``allowance`` (the rest is for source and sink) and smaller ones can be made."""
+    more than four fifths of ``allowance`` (the rest is for source and sink) and smaller ones can be made.
+
+    They are made no smaller than need be: what a block costs beside its bytes, it costs anyway.
+    """
+    room_bytes = allowance.nbytes * 4 // 5
+    before = 0, 0
     while True:
         built = make(options)
-        is_least = not built.cuts or options.page_bytes < 2 * _LEAST_PAGE_BYTES
-        if is_least or built.least_bytes(allowance) <= allowance.nbytes * 4 // 5:
+        now = options.page_bytes, built.least_bytes(allowance)
+        if not built.cuts or options.page_bytes <= _LEAST_PAGE_BYTES or now[1] <= room_bytes:
             return built
-        options = options.halved()
+        steps = _fitting_bytes(before, now, room_bytes) // _PAGE_STEP_BYTES
+        options, before = options.of_pages(max(_LEAST_PAGE_BYTES, steps * _PAGE_STEP_BYTES)), now
+
+
+def _fitting_bytes(one: tuple[int, int], other: tuple[int, int], room_bytes: int) -> int:
+    """The size of pages at which ``room_bytes`` are taken, smaller than ``other``, by what two sizes take (the secant
+    method)."""
+    (one_bytes, one_least), (page_bytes, least_bytes) = one, other
+    by_byte = (one_least - least_bytes) / (one_bytes - page_bytes)
+    excess_bytes = least_bytes - room_bytes
+    return page_bytes - max(_PAGE_STEP_BYTES, math.ceil(excess_bytes / by_byte) if by_byte > 0 else page_bytes // 8)
 
 
 def build(
@@ -110,7 +127,7 @@ def build(
     before, between, after = around_rows(plan.steps, source, target)
     if any(remembers_rows(planned.step.name, planned.argument) for planned in between) and not before and not decode:
         # What such a step remembers needs the room more than pages do. The reader cuts them down.
-        options = options.halved()
+        options = options.of_pages(options.page_bytes // 2)
         context = replace(context, page_bytes=options.page_bytes)
     tolerance = Tolerance(plan.on_error, plan.max_errors, keep)
     passed_over = PassedOver()
@@ -160,7 +177,9 @@ def build(
         target=target,
         media_type=media_type,
         page_bytes=2 * options.page_bytes,
-        source_page_bytes=max(options.source_page_bytes, options.page_bytes),
+        source_page_bytes=max(options.source_page_bytes, options.page_bytes)
+        if read_file is None
+        else 2 * options.page_bytes,
         outside_bytes=outside_bytes,
         read_file=read_file,
         rows_in=len(head) - 1,

@@ -1,9 +1,9 @@
-"""Each row with what a lookup table has for its key: a few hash probes and gathers, ten million rows a second."""
+"""Each row with what a lookup table has for its key: hash probes and gathers, each for a whole page in one call of C."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +13,9 @@ from app.core.page import Page, Reject
 from app.core.units import as_size
 from app.framing.batches import occupied_bytes
 from app.framing.json_text import rows_text
+from app.framing.native.gather import Taken, take_rows, text_span_bytes
 from app.framing.needs import field_called, folded
-from app.stages.lookup import Lookup, is_key, key_of, key_type
+from app.stages.lookup import Found, Lookup, is_key, key_of, key_type
 from app.stages.phrase import Part, split_phrase
 
 WORDS = ("table", "on", "add", "missing")
@@ -64,9 +65,9 @@ class Enrich:
 
     name = "enrich"
     stateless = True
-    # What was found, as a number and a length for each row, and the key as one text where there are several; then a
-    # piece with what is added, and what its texts take ahead while they grow; and the pieces before it.
-    grows = 6.0
+    # Where the rows are, and the key as one text where there are several; then a piece, and once more what is left of it
+    # where few were found; and the piece before it.
+    grows = 5.0
 
     def __init__(self, asked: Enrichment, lookup: Lookup, *, page_bytes: int) -> None:
         self._asked = asked
@@ -76,32 +77,36 @@ class Enrich:
         self._index = lookup.index(self._keys)
         self._added = lookup.table.select(added_columns(asked, lookup))
         self._fixed_bytes = sum(_fixed_bytes(field.type) for field in self._added.schema)
-        self._lengths: pa.Array | None = None
+        lengths: pa.Array | None = None
         for column in self._added.columns:
             if _is_text(column.type):
-                length = pc.fill_null(pc.binary_length(column), 0)
-                self._lengths = length if self._lengths is None else pc.add(self._lengths, length)
+                length = pc.fill_null(pc.binary_length(column), 0).cast(pa.int32())
+                lengths = length if lengths is None else pc.add(lengths, length)
+        self._lengths = lengths
         # The lengths of what is added stay; index and table are paid for by whoever loaded them.
-        self.holds = 0 if self._lengths is None else int(self._lengths.nbytes)
-        self._longest_bytes = 0 if self._lengths is None else pc.max(self._lengths).as_py() or 0
-        self._left: list[int] | None = None
+        self.holds = 0 if lengths is None else int(lengths.nbytes)
+        self._bound: _Bound | None = None
 
     def feed(self, page: Page) -> Iterator[Page]:
         """``page``, perhaps in pieces."""
         batch = page.payload
-        if self._left is None:
-            self._left = self._bind(batch.schema)
-        found = self._index.find(key_of([batch.column(index) for index in self._left]))
-        if found.null_count and self._asked.missing == "fail":
-            self._fail(batch, found)
-        if found.null_count and self._asked.missing == "drop":
-            batch, found = batch.filter(found.is_valid()), found.drop_null()
-        if page.nbytes + batch.num_rows * (self._fixed_bytes + self._longest_bytes) <= 2 * self._page_bytes:
-            yield self._enriched(page, batch, found, page.first, page.rejects)
+        bound = self._bound
+        if bound is None or not bound.fed.equals(batch.schema):
+            bound = self._bound = self._bind(batch.schema)
+        key = key_of([batch.column(index) for index in bound.left])
+        found = self._index.find(key, dropping=self._asked.missing == "drop", lengths=self._lengths)
+        if found.missing and self._asked.missing == "fail":
+            self._fail(batch, bound, found)
+        if page.nbytes + found.length_sum + found.count * self._fixed_bytes <= 2 * self._page_bytes:
+            yield self._enriched(page, batch, bound, found, page.first, page.rejects)
             return
+        if found.missing and found.kept is not None:
+            wanted = [Taken(column, found.kept, may_miss=False) for column in batch.columns]
+            columns = take_rows(wanted, found.count, _texts_bytes(batch))
+            batch, found = pa.RecordBatch.from_arrays(columns, schema=batch.schema), replace(found, missing=0)
         first, rejects = page.first, page.rejects
-        for start, rows in self._pieces(batch, found):
-            yield self._enriched(page, batch.slice(start, rows), found.slice(start, rows), first, rejects)
+        for start, piece in self._pieces(batch, found):
+            yield self._enriched(page, batch.slice(start, piece.count), bound, piece, first, rejects)
             first, rejects = False, ()
 
     def flush(self) -> Iterator[Page]:
@@ -109,15 +114,21 @@ class Enrich:
         return iter(())
 
     def _enriched(
-        self, page: Page, batch: pa.RecordBatch, found: pa.Array, first: bool, rejects: tuple[Reject, ...]
+        self, page: Page, batch: pa.RecordBatch, bound: _Bound, found: Found, first: bool, rejects: tuple[Reject, ...]
     ) -> Page:
-        columns = [*batch.columns, *(column.take(found) for column in self._added.columns)]
-        schema = pa.schema([*batch.schema, *(field.with_nullable(True) for field in self._added.schema)])
-        made = pa.RecordBatch.from_arrays(columns, schema=schema)
+        kept = found.kept if found.missing else None
+        may_miss = found.missing > 0 and kept is None
+        wanted = [Taken(column, found.rows, may_miss) for column in self._added.columns]
+        if kept is None:
+            columns = [*batch.columns, *take_rows(wanted, found.count, found.length_sum)]
+        else:
+            wanted = [*(Taken(column, kept, may_miss=False) for column in batch.columns), *wanted]
+            columns = take_rows(wanted, found.count, _texts_bytes(batch) + found.length_sum)
+        made = pa.RecordBatch.from_arrays(columns, schema=bound.made)
         nbytes = occupied_bytes(made, 2 * self._page_bytes)
         return Page(made, nbytes, made.num_rows, page.byte, page.line, first, rejects)
 
-    def _bind(self, schema: pa.Schema) -> list[int]:
+    def _bind(self, schema: pa.Schema) -> _Bound:
         left = []
         for (name, _), key in zip(self._asked.on, self._keys, strict=True):
             index = field_called(folded(name), schema)
@@ -135,38 +146,47 @@ class Enrich:
                     "bad_argument", f"enrich: a column {name!r} is there already: say what to add, or rename it"
                 )
             taken.add(folded(name))
-        return left
+        made = pa.schema([*schema, *(field.with_nullable(True) for field in self._added.schema)])
+        return _Bound(schema, left, made)
 
-    def _fail(self, batch: pa.RecordBatch, found: pa.Array) -> None:
-        row = batch.slice(found.is_null().index(True).as_py(), 1)
-        assert self._left is not None
-        values = ", ".join(str(row.column(index)[0].as_py())[:80] for index in self._left)
+    def _fail(self, batch: pa.RecordBatch, bound: _Bound, found: Found) -> None:
+        rows = pa.Array.from_buffers(pa.int32(), found.count, [None, found.rows])
+        row = batch.slice(pc.index(rows, -1).as_py(), 1)
+        values = ", ".join(str(row.column(index)[0].as_py())[:80] for index in bound.left)
         text = bytes(rows_text(row)).decode(errors="replace")[:300].rstrip()
         raise Refusal(
             "missing_key",
             f"enrich: {self._lookup.name} has no {', '.join(self._keys)} {values!r}, and missing is fail; the row is {text}",
-            column=str(batch.schema.field(self._left[0]).name),
+            column=str(batch.schema.field(bound.left[0]).name),
         )
 
-    def _pieces(self, batch: pa.RecordBatch, found: pa.Array) -> Iterator[tuple[int, int]]:
-        """Rows of ``batch`` that take no more than two pages with what is added, as start and number; at least one."""
+    def _pieces(self, batch: pa.RecordBatch, found: Found) -> Iterator[tuple[int, Found]]:
+        """Rows of ``batch`` that take no more than two pages with what is added, with where they start; at least one."""
         most_bytes = 2 * self._page_bytes
-        waiting = [(0, batch.num_rows)]
+        waiting = [(0, found.count)]
         while waiting:
-            start, rows = waiting.pop()
-            nbytes = batch.slice(start, rows).nbytes + rows * self._fixed_bytes
-            if self._lengths is not None:
-                nbytes += pc.sum(self._lengths.take(found.slice(start, rows))).as_py() or 0
-            if nbytes <= most_bytes or rows <= 1:
-                if nbytes > most_bytes and rows and nbytes > 2 * batch.nbytes:
+            start, count = waiting.pop()
+            piece = found.part(start, count, self._lengths)
+            nbytes = batch.slice(start, count).nbytes + piece.length_sum + count * self._fixed_bytes
+            if nbytes <= most_bytes or count <= 1:
+                if nbytes > most_bytes and count and nbytes > 2 * batch.nbytes:
                     raise Refusal(
                         "page_too_large",
                         f"enrich: one row becomes {as_size(nbytes)}, the most is {as_size(most_bytes)}",
                     )
-                yield start, rows
+                yield start, piece
             else:
-                half = rows // 2
-                waiting += [(start + half, rows - half), (start, half)]
+                half = count // 2
+                waiting += [(start + half, count - half), (start, half)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """What is done with pages of the schema ``fed``, which become those of ``made``; ``left`` has the places of the keys."""
+
+    fed: pa.Schema
+    left: list[int]
+    made: pa.Schema
 
 
 def added_columns(asked: Enrichment, lookup: Lookup) -> list[str]:
@@ -175,6 +195,10 @@ def added_columns(asked: Enrichment, lookup: Lookup) -> list[str]:
         return [lookup.column(name) for name in asked.add]
     keys = {lookup.column(right) for _, right in asked.on}
     return [name for name in lookup.table.schema.names if name not in keys]
+
+
+def _texts_bytes(batch: pa.RecordBatch) -> int:
+    return sum(map(text_span_bytes, batch.columns))
 
 
 def _is_text(type_: pa.DataType) -> bool:

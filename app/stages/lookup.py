@@ -20,6 +20,27 @@ _SLOT_BYTES = 16
 _MOST_ROWS = 2**31 - 2
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an index has for keys: ``rows`` (``count`` of int32), -1 where there is none. Where those are left out,
+    ``kept`` has the places of the others among what was asked for. ``missing`` is how many have none, ``length_sum`` of
+    the lengths of the rows that were found."""
+
+    rows: pa.Buffer
+    kept: pa.Buffer | None
+    count: int
+    missing: int
+    length_sum: int
+
+    def part(self, start: int, count: int, lengths: pa.Array | None) -> Found:
+        """``count`` of them from ``start`` on, of which none has been left out; ``missing`` stays that of all."""
+        rows = self.rows.slice(4 * start, 4 * count)
+        found = pa.Array.from_buffers(pa.int32(), count, [None, rows])
+        matched = found if not self.missing else found.filter(pc.greater_equal(found, 0))
+        length_sum = 0 if lengths is None else pc.sum(lengths.take(matched)).as_py() or 0
+        return Found(rows, None, count, self.missing, length_sum)
+
+
 class KeyIndex:
     """Finds the rows of keys: one array of numbers or texts, none of them null, all different.
 
@@ -46,22 +67,31 @@ class KeyIndex:
         """What it occupies."""
         return int(self._keys.nbytes) + (self._slots.size if self._slots is not None else 0)
 
-    def find(self, wanted: pa.Array) -> pa.Array:
-        """The row (int32) of each of ``wanted``, of the keys' type; null where there is none."""
-        rows = len(wanted)
-        if not rows:
-            return pa.nulls(0, pa.int32())
+    def find(self, wanted: pa.Array, *, dropping: bool = False, lengths: pa.Array | None = None) -> Found:
+        """The rows of ``wanted``, of the keys' type. ``dropping`` leaves those out that have none; ``lengths`` has a
+        number (int32) for each row of the table."""
+        count = len(wanted)
         if self._slots is None:
-            return pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
+            return self._found_by_arrow(wanted, dropping, lengths)
         assert LIBRARY is not None
         asked = _described(wanted)
-        room = pa.py_buffer(unset_bytes(4 * rows + (rows + 7) // 8))
+        rows = pa.py_buffer(unset_bytes(4 * count))
+        kept = pa.py_buffer(unset_bytes(4 * count)) if dropping else None
+        length_sum = ctypes.c_int64()
         missing = LIBRARY.weir_find(
             *(ctypes.addressof(asked), ctypes.addressof(self._indexed), self._slots.address, self._mask),
-            *(room.address, room.address + 4 * rows),
+            None if lengths is None else lengths.buffers()[1].address + 4 * lengths.offset,
+            *(rows.address, None if kept is None else kept.address, ctypes.byref(length_sum)),
         )
-        found = room.slice(4 * rows) if missing else None
-        return pa.Array.from_buffers(pa.int32(), rows, [found, room.slice(0, 4 * rows)], missing)
+        return Found(rows, kept, count - missing if dropping else count, missing, length_sum.value)
+
+    def _found_by_arrow(self, wanted: pa.Array, dropping: bool, lengths: pa.Array | None) -> Found:
+        found = pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
+        matched = found.drop_null()
+        length_sum = 0 if lengths is None else pc.sum(lengths.take(matched)).as_py() or 0
+        kept = pc.indices_nonzero(found.is_valid()).cast(pa.int32()).buffers()[1] if dropping else None
+        rows = matched if dropping else found.fill_null(-1)
+        return Found(rows.buffers()[1], kept, len(rows), found.null_count, length_sum)
 
     def _check_distinct(self, named: str) -> None:
         first = pc.index_in(self._keys, value_set=self._keys)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import app.framing.native.gather
 import app.stages.lookup
 from app.core.errors import Refusal
 from app.core.interfaces import Stage
@@ -74,6 +75,7 @@ KEYS: dict[str, tuple[pa.DataType, list[Any]]] = {
 def test_every_type_of_key(kind: str, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not native:
         monkeypatch.setattr(app.stages.lookup, "LIBRARY", None)
+        monkeypatch.setattr(app.framing.native.gather, "LIBRARY", None)
     type_, values = KEYS[kind]
     left_type = pa.int8() if kind == "int8 and uint32" else type_
     lookup = Lookup("t", pa.record_batch({"k": pa.array(values, type_), "at": pa.array(range(len(values)))}))
@@ -83,6 +85,9 @@ def test_every_type_of_key(kind: str, native: bool, monkeypatch: pytest.MonkeyPa
     assert found == [*range(len(values))[::-1], None, 0]
     # A slice, as a limit leaves it.
     assert [row["at"] for row in run("t on k", table.slice(1), lookup)] == found[1:]
+    dropped = run("t on k missing drop", table, lookup)
+    assert [row["at"] for row in dropped] == [at for at in found if at is not None]
+    assert [row["k"] for row in dropped] == [row["k"] for row in run("t on k", table, lookup) if row["at"] is not None]
 
 
 def test_many_keys_and_two_of_them() -> None:

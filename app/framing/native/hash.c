@@ -105,14 +105,15 @@ int64_t weir_index(const keys *of, slot *slots, uint64_t mask)
     return -1;
 }
 
-/* The rows at which keys of the index equal wanted ones; 0 and a bit of found that is not set where none does, or where
-   there is none. Gives how many these are. */
-int64_t weir_find(const keys *wanted, const keys *indexed, const slot *slots, uint64_t mask, int32_t *rows, uint8_t *found)
+/* The rows at which keys of the index equal wanted ones, -1 where none does. Where kept is not NULL, those are left out, and
+   the numbers of the others stand in kept. lengths, if not NULL, has one for each row of the index; those of what was found
+   are added to length_sum. Gives for how many there is none. */
+int64_t weir_find(const keys *wanted, const keys *indexed, const slot *slots, uint64_t mask, const int32_t *lengths,
+                  int32_t *rows, int32_t *kept, int64_t *length_sum)
 {
     slot described_keys[TOGETHER];
     uint64_t hashes[TOGETHER];
-    int64_t missing = 0;
-    memset(found, 0, (size_t)((wanted->rows + 7) / 8));
+    int64_t made = 0, missing = 0, sum = 0;
     for (int64_t first = 0; first < wanted->rows; first += TOGETHER) {
         const int64_t count = wanted->rows - first < TOGETHER ? wanted->rows - first : TOGETHER;
         for (int64_t i = 0; i < count; i++) {
@@ -121,17 +122,17 @@ int64_t weir_find(const keys *wanted, const keys *indexed, const slot *slots, ui
         }
         for (int64_t i = 0; i < count; i++) {
             const int64_t row = first + i, bit = wanted->offset + row;
-            rows[row] = 0;
-            if (!wanted->validity || wanted->validity[bit >> 3] >> (bit & 7) & 1) {
-                const slot *at = &slots[place_of(wanted, &described_keys[i], hashes[i], indexed, slots, mask)];
-                if (at->row) {
-                    rows[row] = (int32_t)at->row - 1;
-                    found[row >> 3] |= (uint8_t)(1 << (row & 7));
-                    continue;
-                }
-            }
-            missing++;
+            int32_t found = -1;
+            if (!wanted->validity || wanted->validity[bit >> 3] >> (bit & 7) & 1)
+                found = (int32_t)slots[place_of(wanted, &described_keys[i], hashes[i], indexed, slots, mask)].row - 1;
+            sum += lengths && found >= 0 ? lengths[found] : 0;
+            missing += found < 0;
+            rows[made] = found;
+            if (kept)
+                kept[made] = (int32_t)row;
+            made += !kept || found >= 0;
         }
     }
+    *length_sum += sum;
     return missing;
 }
