@@ -13,9 +13,11 @@ from app.framing.charset import Transcode
 from app.framing.lines import reader as line_reader
 from app.plan.plan import PlannedStep
 from app.stages import StageContext
+from app.stages.sort import Sort
 from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_levels import levels
+from app.stages.sql_ordering import ordering
 from app.stages.sql_rows import RowQuery, is_row_query
 from app.stages.sql_text import parse
 from app.stages.sql_totals import GroupColumns, Grouped, GroupTotals
@@ -89,8 +91,8 @@ def plain_stages(
 
 
 def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: QueryOptions) -> list[Stage | Operator]:
-    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, one that groups
-    what these give, and the others."""
+    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, one that groups or
+    sorts what these give, and the others."""
     stages: list[Stage | Operator] = []
     clauses: list[tuple[str, str]] = []
 
@@ -105,6 +107,10 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
                 stages.append(GroupColumns(grouped, page_bytes=context.page_bytes))
                 stages.append(GroupTotals(grouped, page_bytes=context.page_bytes))
                 stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
+                del clauses[:1]
+            elif clauses and (sorting := ordering(parse(*clauses[0]))) is not None:
+                stages.append(Query((), query, before=on_workers, ordering=sorting))
+                stages.append(Sort(query, skip=sorting.skip, count=sorting.count))
                 del clauses[:1]
             elif clauses:
                 stages.append(Query(tuple(clauses), query, before=on_workers))

@@ -16,16 +16,14 @@ import pyarrow.types as pt
 from app.core.errors import Refusal
 from app.core.interfaces import Spill
 from app.core.page import Page
-from app.framing.batches import empty_batch, table_page
+from app.framing.batches import table_page
 from app.stages.groups import Groups, Total
-from app.stages.groups_run import Cursor, SortedRun
+from app.stages.sorted_runs import Cursor, SortedRun, SortedRuns
 from app.stages.sql_pages import fitted
 
 _TABLE_SHARE, _SAMPLES_SHARE = 1 / 3, 1 / 12
 """Of the memory: the groups that rows are added to, of which a copy leaves, and its order, or half as much in blocks, one of
 each run; and keys by which ranges are chosen."""
-_LOOSE_SAMPLES = 64
-"""More small batches that stay, between the large ones that go, would leave the heap in pieces: 10 MiB a second."""
 _LEAST_RUN_BYTES = 512 * 1024
 _LEAST_RUNS, _MOST_RUNS = 8, 128
 """So many of one length become one. Each is an open file."""
@@ -61,19 +59,25 @@ class GroupMerge:
         self._partial = self._groups.take_partial().schema
         self._keys = self._partial.names[:keys]
         self._most_runs = min(max(_LEAST_RUNS, memory_bytes // _LEAST_RUN_BYTES), _MOST_RUNS)
-        self._samples_bytes = int(memory_bytes * _SAMPLES_SHARE)
-        self._stride = 1
-        self._spill = spill
         self._look = look
-        self.spilled_bytes = 0
-        """The most that stood on disk."""
-        self._runs: list[SortedRun] = []
+        self._runs = SortedRuns(
+            self._partial,
+            self._keys,
+            most_runs=self._most_runs,
+            samples_bytes=int(memory_bytes * _SAMPLES_SHARE),
+            spill=spill,
+            look=look,
+        )
         self._full_rows = 0
+
+    @property
+    def spilled_bytes(self) -> int:
+        """The most that stood on disk."""
+        return self._runs.spilled_bytes
 
     def close(self) -> None:
         """Give the disk back."""
-        for run in self._runs:
-            run.close()
+        self._runs.close()
 
     def pages(self, pages: Iterator[Page]) -> Iterator[Page]:
         """Each group once, in the order of the keys, ascending and nulls last; of totals of floats those of rows that
@@ -94,12 +98,12 @@ class GroupMerge:
                 rows = rows.slice(self._groups.merge(rows))
                 if rows.num_rows:
                     self._spill_groups()
-        if not self._runs:
+        if not self._runs.all:
             yield from self._sorted(_GIVEN_ROWS)
             return
         if len(self._groups):
             self._spill_groups()
-        yield from self._merge(self._runs, _GIVEN_ROWS)
+        yield from self._merge(self._runs.all, _GIVEN_ROWS)
 
     def _sorted(self, rows: int, first_rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """All groups there are, so many ``rows`` at a time; one batch at least, which may have fewer."""
@@ -117,48 +121,21 @@ class GroupMerge:
         """All groups there are become a run; and where there are many of one length, those become one."""
         self._full_rows = min(self._full_rows or len(self._groups), len(self._groups))
         # Runs are often alike: blocks of one end where those of the others do not, so that their keys part ranges finely.
-        first_rows = 1 + self._block_rows * (len(self._runs) % self._most_runs) // self._most_runs
-        self._add_run(0, self._sorted(self._block_rows, first_rows))
-        while len(last := [run for run in self._runs if run.length == self._runs[-1].length]) == self._most_runs:
-            self._add_run(last[0].length + 1, self._merge(last, self._block_rows))
-            self._runs = [run for run in self._runs if run not in last]
-            for run in last:
-                run.close()
+        first_rows = 1 + self._block_rows * (len(self._runs.all) % self._most_runs) // self._most_runs
+        self._runs.add(self._sorted(self._block_rows, first_rows))
+        self._runs.shorten(lambda runs: self._merge(runs, self._block_rows))
 
     @property
     def _block_rows(self) -> int:
         """A block of each run is half of what there is room for among the groups."""
         return max(1, self._full_rows // (2 * self._most_runs))
 
-    def _add_run(self, length: int, blocks: Iterator[pa.RecordBatch]) -> None:
-        if self._spill is None:
-            raise Refusal(
-                "state_too_large", "the groups to be remembered outgrow memory, and there is no disk for them"
-            )
-        run = SortedRun(self._spill.open(), self._partial, length, phase=len(self._runs))
-        self._runs.append(run)
-        samples: list[pa.RecordBatch] = []
-        for block in blocks:
-            self._look()
-            if run.is_sampled(len(run), self._stride):
-                samples.append(block.select(self._keys).take(pa.array([0])))
-                run.sampled.append(len(run))
-            if len(samples) > _LOOSE_SAMPLES:
-                samples = [pa.concat_batches(samples)]
-            run.add(block)
-        self.spilled_bytes = max(self.spilled_bytes, sum(one.nbytes for one in self._runs))
-        run.samples = pa.concat_batches([empty_batch(self._partial).select(self._keys), *samples])
-        while sum(one.samples_bytes for one in self._runs) > self._samples_bytes:
-            self._stride *= 2
-            for one in self._runs:
-                one.thin(self._stride)
-
     def _merge(self, runs: Sequence[SortedRun], rows: int) -> Iterator[pa.RecordBatch]:
         """The groups of ``runs``, each once, in order."""
         samples = pa.concat_batches([run.samples for run in runs])
         places = [(i, block) for i, run in enumerate(runs) for block in run.sampled]
         order = self._order(samples).to_pylist()
-        most_blocks = max(1, self._full_rows * 3 // 4 // (self._stride * max(run.most_rows for run in runs)))
+        most_blocks = max(1, self._full_rows * 3 // 4 // (self._runs.stride * max(run.most_rows for run in runs)))
         cursors, sure = [Cursor(run).moved(0) for run in runs], [0] * len(runs)
         begin, blocks = 0, most_blocks
         while not all(cursor.is_over for cursor in cursors):

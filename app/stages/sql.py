@@ -20,6 +20,7 @@ from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptio
 from app.stages.sql_file import FileFeed
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import levels
+from app.stages.sql_ordering import Ordering
 from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_parser import open_parser
 from app.stages.sql_text import SQL_STEPS, parse
@@ -74,7 +75,8 @@ class Query:
     cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
     what has to be remembered outgrows memory or disk. Half of its memory is for groups, which go to disk in sorted runs.
 
-    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives.
+    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives, and with
+    ``ordering`` it gives what ``Sort`` takes, in place of clauses.
     ``before`` are clauses of which stages before it take care, but not where it reads a file itself.
     """
 
@@ -87,10 +89,11 @@ class Query:
         *,
         before: Sequence[tuple[str, str]] = (),
         grouped: Grouped | None = None,
+        ordering: Ordering | None = None,
     ) -> None:
         self._before = [parse(kind, text) for kind, text in before]
         self._grouped = grouped
-        self._clauses = [parse(kind, text) for kind, text in clauses]
+        self._clauses = [parse(kind, text) for kind, text in clauses] if ordering is None else [ordering.rows]
         self._growth = growth([*self._before, *self._clauses])
         self._page_bytes = options.page_bytes
         self._options = options

@@ -91,7 +91,10 @@ class Bound:
         """This query with ``clause`` behind it; ``columns`` are those that come to it."""
         if clause.kind == "sql":
             assert not self.pieces, "it reads the table that the input is"
-            return Bound("").with_text(clause, 0)
+            bound = Bound(clause.glue[0])
+            for part, behind in enumerate(clause.glue[1:]):
+                bound = bound.with_text(clause, part).within("", behind)
+            return bound
         if clause.kind == "aggregate":
             return self._grouped(clause)
         if clause.kind == "distinct":

@@ -30,7 +30,8 @@ class Clause:
 
     ``query_location`` of every node counts bytes of ``text`` in UTF-8. ``parts`` are the pieces of the text, and where
     they begin, in the order in which they stand in the query. ``keys``: so many of the entries are what rows are grouped
-    by. ``is_whole``: rows come only once all of the input is in. ``tree`` is the whole query of a ``sql``.
+    by. ``is_whole``: rows come only once all of the input is in. ``tree`` is the whole query of a ``sql``, and ``glue`` what
+    stands before, between and behind the parts of one that was changed.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Clause:
     keys: int = 0
     is_whole: bool = False
     tree: Node | None = None
+    glue: tuple[str, ...] = ("", "")
 
     @property
     def entries(self) -> tuple[Node, ...]:

@@ -326,6 +326,22 @@ def test_what_a_group_by_remembers_goes_to_disk_and_the_verdict_says_so(spool: P
         assert run["rows_out"] == 2_000_000
 
 
+def test_rows_are_sorted_on_disk_and_the_verdict_says_so(spool: Path) -> None:
+    """However many there are, and however few of them memory has room for: nothing came out of it before."""
+    count = 500_009
+    with serving(spool, memory_budget="192MiB", query_memory="16MiB") as server:
+        body = "key,value\n" + "".join(f"{n * 7919 % count},{n % 7}\n" for n in range(count))
+        query = "from=csv&sql=SELECT+value,+key+FROM+input+ORDER+BY+value+DESC,+-key&derive=key+%2B+1+AS+next&to=csv"
+        answer = post(server, query, body.encode())
+        wanted = sorted(((n % 7, n * 7919 % count) for n in range(count)), key=lambda row: (-row[0], -row[1]))
+        assert answer.text == "value,key,next\n" + "".join(f"{value},{key},{key + 1}\n" for value, key in wanted)
+        (run,) = server.runs()
+        assert run["state"] == "succeeded"
+        assert run["spooled_bytes"] > 8 << 20
+        assert run["rows_out"] == count
+        refused(post(server, "from=csv&sql=FROM+input+ORDER+BY+key,+nope&to=csv", body.encode()[:1000]), 400, "bad_sql")
+
+
 def test_a_result_is_never_read_from_a_format_that_lies(server: Server) -> None:
     for from_ in ("parquet", "arrow"):
         refused(post(server, f"from={from_}&to=csv", b"garbage" * 100), 422, "corrupt_input")

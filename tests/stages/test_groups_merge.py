@@ -18,6 +18,7 @@ from app.core.errors import Refusal
 from app.core.page import Page
 from app.stages.groups import Total
 from app.stages.groups_merge import GroupMerge, mergeable
+from app.stages.sorted_runs import SortedRuns
 from app.stores.spool import Spool
 
 TOTALS = [Total("rows", pa.null()), Total("sum", pa.int64(), wide=True), Total("sum", pa.float64())]
@@ -121,14 +122,14 @@ def test_many_runs_become_longer_ones(tmp_path: Path, monkeypatch: pytest.Monkey
     wanted = schema([pa.int64()])
     rows = [((i * 7919) % 60_013, 1, i, i / 2, None, None) for i in range(60_000)]
     lengths: list[int] = []
-    add_run = GroupMerge._add_run
+    add = SortedRuns.add
 
-    def watched(self: GroupMerge, length: int, parts: Iterator[pa.RecordBatch]) -> None:
+    def watched(self: SortedRuns, blocks: Iterator[pa.RecordBatch], length: int = 0) -> None:
         lengths.append(length)
-        add_run(self, length, parts)
+        add(self, blocks, length)
         assert self._spill.statistics().open_files <= 8 * (length + 2)
 
-    monkeypatch.setattr(GroupMerge, "_add_run", watched)
+    monkeypatch.setattr(SortedRuns, "add", watched)
     with merge(wanted, tmp_path) as one:
         assert merged(one, pages(rows, wanted, 5000)) == added(rows, 1)
         assert max(lengths) >= 2

@@ -1,0 +1,232 @@
+"""Rows of a whole input in the order of a key: in memory as far as they fit, in sorted runs on disk beyond.
+
+An external merge sort (D. Knuth, "The Art of Computer Programming", volume 3, section 5.4). As groups are, runs are merged
+by ranges of keys and not row by row: each range is as large as what fits, and sorted at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.core.interfaces import Spill
+from app.core.page import Page
+from app.framing.batches import empty_batch
+from app.stages.sorted_runs import Cursor, SortedRun, SortedRuns
+from app.stages.sql_engine import QueryOptions
+from app.stages.sql_pages import pieces, query_page
+
+_LEAST_BYTES = 8 * 1024 * 1024
+_RUN_SHARE, _BLOCKS_SHARE, _SAMPLES_SHARE = 1 / 4, 1 / 8, 1 / 12
+"""Of the memory: rows of a run, which are there twice while they are sorted, beside their order; blocks, one of each run,
+which meet as many to be sorted with them, and are there twice then; and keys by which ranges are chosen."""
+_MOST_RUN_BYTES = 1 << 30
+"""Offsets of texts have 32 bits."""
+_LEAST_BLOCK_BYTES = 64 * 1024
+_LEAST_RUNS, _MOST_RUNS = 8, 128
+"""So many of one length become one. Each is an open file."""
+_BATCH_BYTES = 4096
+"""What a batch takes beside its rows."""
+
+
+class Sort:
+    """Rows in the order of their last column, bytes, which leaves them; those with the same keep theirs. Of these the first
+    ``skip`` are left out, and all behind the next ``count``, if that is a number.
+
+    What outgrows its memory goes to the spill. Raises ``spool_full``, and ``state_too_large`` where there is no disk.
+    ``spilled_bytes`` is the most that stood there.
+    """
+
+    name = "sort"
+    grows = 2.0  # what is given, and cut once more where rows are of very different sizes
+
+    def __init__(self, options: QueryOptions, *, skip: int = 0, count: int | None = None) -> None:
+        self._page_bytes = options.page_bytes
+        self._least_bytes = max(_LEAST_BYTES, options.least_bytes)
+        self._spill = options.spill
+        self._skip = skip
+        self._count = count
+        self.holds = max(_LEAST_BYTES, options.whole_bytes)
+        self.spilled_bytes = 0
+        self._is_over = threading.Event()
+
+    def spare(self, nbytes: int) -> None:
+        """Hold so much less, as far as that is possible."""
+        self.holds -= min(nbytes, self.spare_bytes)
+
+    @property
+    def spare_bytes(self) -> int:
+        """See ``Modest``."""
+        return max(0, self.holds - self._least_bytes)
+
+    def interrupt(self) -> None:
+        """See ``Interruptible``."""
+        self._is_over.set()
+
+    def run(self, pages: Iterator[Page]) -> Iterator[Page]:
+        """The output for the whole stream. What ``pages`` raises comes out as it is."""
+        first = True
+        for page in self._pages(pages):
+            yield replace(page, first=first)
+            first = False
+
+    def _pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+        page: Page | None = next(pages)
+        assert page is not None
+        schema = page.payload.schema
+        empty = query_page(_without_key(empty_batch(schema)), page_bytes=self._page_bytes)
+        with closing(RowMerge(schema, memory_bytes=self.holds, spill=self._spill, look=self._look)) as merge:
+            while page is not None:
+                if page.rejects:
+                    yield replace(empty, rejects=page.rejects)
+                largest_bytes = merge.add(page.payload, page.nbytes)
+                page = next(pages, None)
+            yield empty
+            for rows in self._wanted(merge.rows(self._page_bytes)):
+                for piece in pieces(rows, page_bytes=self._page_bytes, row_bytes=largest_bytes, steps="sql"):
+                    yield query_page(piece, page_bytes=self._page_bytes)
+            self.spilled_bytes = merge.spilled_bytes
+
+    def _wanted(self, sorted_rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        skip, left = self._skip, self._count
+        for batch in sorted_rows:
+            rows = batch.slice(skip, left)
+            skip -= min(skip, batch.num_rows)
+            left = None if left is None else left - rows.num_rows
+            yield _without_key(rows)
+            if left == 0:
+                return
+
+    def _look(self) -> None:
+        if self._is_over.is_set():
+            raise CancelledError
+
+
+class RowMerge:
+    """Rows of ``schema``, which come in any order and go in that of their last column. It takes ``memory_bytes``, and files
+    of ``spill`` until it is closed. ``look`` is called again and again meanwhile; what it raises comes out."""
+
+    def __init__(self, schema: pa.Schema, *, memory_bytes: int, spill: Spill | None, look: Callable[[], None]) -> None:
+        self._schema = schema
+        self._look = look
+        self._run_bytes = min(int(memory_bytes * _RUN_SHARE), _MOST_RUN_BYTES)
+        blocks_bytes = int(memory_bytes * _BLOCKS_SHARE)
+        self._most_runs = min(max(_LEAST_RUNS, blocks_bytes // _LEAST_BLOCK_BYTES), _MOST_RUNS)
+        self._block_bytes = blocks_bytes // self._most_runs
+        self._runs = SortedRuns(
+            schema,
+            schema.names[-1:],
+            most_runs=self._most_runs,
+            samples_bytes=int(memory_bytes * _SAMPLES_SHARE),
+            spill=spill,
+            look=look,
+        )
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        self._largest_bytes = 0
+
+    @property
+    def spilled_bytes(self) -> int:
+        """The most that stood on disk."""
+        return self._runs.spilled_bytes
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._runs.close()
+
+    def add(self, rows: pa.RecordBatch, nbytes: int) -> int:
+        """Rows that occupy ``nbytes``. Gives the most that any have occupied."""
+        self._largest_bytes = max(self._largest_bytes, nbytes)
+        self._waiting.append(rows)
+        self._waiting_bytes += nbytes + _BATCH_BYTES
+        if self._waiting_bytes >= self._run_bytes:
+            self._add_run()
+        return self._largest_bytes
+
+    def rows(self, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+        """All of them, in batches of about as many bytes."""
+        if not self._runs.all:
+            yield from self._sorted(self._taken(), batch_bytes)
+            return
+        if self._waiting:
+            self._add_run()
+        yield from self._merged(self._runs.all, batch_bytes)
+
+    def _add_run(self) -> None:
+        self._runs.add(self._sorted(self._taken(), self._block_bytes))
+        self._runs.shorten(lambda runs: self._merged(runs, self._block_bytes))
+
+    def _taken(self) -> list[pa.RecordBatch]:
+        rows, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return rows
+
+    def _sorted(self, waiting: list[pa.RecordBatch], batch_bytes: int) -> Iterator[pa.RecordBatch]:
+        """All that is ``waiting``, which it is no more then; rows with the same key keep their order."""
+        rows = pa.concat_batches(waiting, pa.default_memory_pool()) if waiting else empty_batch(self._schema)
+        waiting.clear()
+        rows = rows.take(pc.array_sort_indices(rows.column(len(self._schema) - 1)))
+        step = max(1, rows.num_rows * batch_bytes // max(1, rows.nbytes))
+        for start in range(0, rows.num_rows, step):
+            self._look()
+            yield rows.slice(start, step)
+
+    def _merged(self, runs: Sequence[SortedRun], batch_bytes: int) -> Iterator[pa.RecordBatch]:
+        """The rows of ``runs``, of older ones first where keys are the same. Samples tell how far a range can go so that no
+        more blocks begin in it than what there is room for."""
+        samples = pa.concat_batches([run.samples for run in runs]).column(0)
+        order = pc.array_sort_indices(samples)
+        at_a_time = max(1, self._most_runs // self._runs.stride)
+        bounds = (samples[order[place].as_py()].as_py() for place in range(at_a_time, len(samples), at_a_time))
+        cursors = [Cursor(run).moved(0) for run in runs]
+        for bound in bounds:
+            lowest = min((_key(cursor.rows, 0) for cursor in cursors if cursor.rows.num_rows), default=bound)
+            if bound == lowest:
+                yield from self._gathered(cursors, bound, bisect_right)
+            elif bound > lowest:
+                yield from self._sorted(list(self._gathered(cursors, bound, bisect_left)), batch_bytes)
+        yield from self._sorted(list(self._gathered(cursors)), batch_bytes)
+
+    def _gathered(
+        self, cursors: list[Cursor], bound: bytes | None = None, place: Callable[[_Keys, bytes], int] = bisect_left
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows behind ``cursors``, which move: all, or those before the ``place`` of ``bound`` among their keys."""
+        for index, cursor in enumerate(cursors):
+            while cursor.rows.num_rows:
+                self._look()
+                rows = cursor.rows
+                count = rows.num_rows if bound is None else place(_Keys(rows), bound)
+                if count:
+                    yield rows.slice(0, count)
+                cursor = cursors[index] = cursor.moved(count)
+                if count < rows.num_rows:
+                    break
+
+
+class _Keys:
+    """The keys of rows, to search among."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self._keys = rows.column(rows.num_columns - 1)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._keys[index].as_py()
+
+
+def _key(rows: pa.RecordBatch, index: int) -> bytes:
+    key: bytes = rows.column(rows.num_columns - 1)[index].as_py()
+    return key
+
+
+def _without_key(rows: pa.RecordBatch) -> pa.RecordBatch:
+    return rows.select(range(rows.num_columns - 1))

@@ -1,0 +1,194 @@
+"""Takes an ORDER BY over a whole input out of a query: the query gives each row a key then, and ``Sort`` does the rest.
+
+DuckDB too sorts by keys made of bytes (L. Kuiper and H. Mühleisen, "These Rows Are Made for Sorting", ICDE 2023), and has a
+function that makes them, ``create_sort_key``; but what it needs in memory grows with the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from app.framing.needs import folded
+from app.stages.sql_clause import Clause
+from app.stages.sql_parser import Node, literal, walk
+from app.stages.sql_query import parse_query
+from app.stages.sql_types import quoted
+
+_KEY, _HIDDEN = "\ue002key", "\ue002"
+"""Columns for a while: private characters, as no column has them in its name."""
+_MOST_FIRST_ROWS = 10_000
+"""What is as few as that behind ORDER BY, DuckDB keeps in memory by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """``rows`` gives all rows and behind their columns a key; of those in its order ``skip`` are left out, and all behind
+    the next ``count``, if that is a number."""
+
+    rows: Clause
+    skip: int
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One of what stands behind ORDER BY: its expression, the text of that and its place in bytes, and how it is sorted."""
+
+    node: Node
+    byte: int
+    text: str
+    how: str
+
+
+def ordering(clause: Clause) -> Ordering | None:
+    """``clause`` without its ORDER BY; None where that is not the only thing that all of the input is needed for, where a
+    few rows are asked for, or where the keys are such that DuckDB has to sort by itself."""
+    if clause.kind != "sql" or clause.tree is None or not clause.is_whole:
+        return None
+    order, *limits = clause.tree["modifiers"] or [{"type": ""}]
+    if order["type"] != "ORDER_MODIFIER" or [one["type"] for one in limits] not in ([], ["LIMIT_MODIFIER"]):
+        return None
+    skip, count = _limit(limits[0]) if limits else (0, None)
+    if count is not None and skip + count <= _MOST_FIRST_ROWS:
+        return None
+    text = clause.text.encode()
+    words = _words(clause.text)
+    at = next((i for i in range(len(words) - 1, -1, -1) if words[i].is_word("order") and not words[i].depth), None)
+    if at is None:
+        return None
+    items = _items(order["orders"], words[at + 2 :], text)
+    without = parse_query(text[: words[at].byte].decode())
+    if items is None or without.is_whole:
+        return None
+    selects = [i for i in range(at) if words[i].is_word("select") and not words[i].depth]
+    rows = _with_key(clause, without, items, words[selects[-1]].end if selects else None)
+    return None if rows is None else Ordering(rows, skip, count)
+
+
+def _with_key(clause: Clause, without: Clause, items: Sequence[_Item], select_end: int | None) -> Clause | None:
+    """The names of the select list come first behind ORDER BY, then those of what it selects from: so does DuckDB bind
+    them."""
+    assert clause.tree is not None
+    entries = clause.tree["select_list"]
+    named = {folded(node["alias"]) for node in entries if node["alias"]}
+    is_all = all(_is_plain_star(node) for node in entries)
+    text = without.text.encode()
+    inner, outer, hidden = list[_Item](), list[tuple[_Item, str]](), list[str]()
+    for item in items:
+        names = [node["column_names"] for node in walk(item.node) if node["class"] == "COLUMN_REF"]
+        is_plain = all(len(name) == 1 for name in names)
+        if item.node["class"] == "CONSTANT":
+            outer.append((item, f"#{item.text}"))
+        elif item.node["class"] == "COLUMN_REF" and is_plain and folded(names[0][0]) in named:
+            outer.append((item, quoted(names[0][0])))
+        elif is_all and is_plain:
+            outer.append((item, ""))
+        elif select_end is not None:
+            hidden.append(f'"{_HIDDEN}{len(inner)}"')
+            inner.append(item)
+            outer.append((item, hidden[-1]))
+        else:
+            return None
+    parts: list[tuple[int, str]] = []
+    glue = ["FROM (\n"]
+
+    def put(byte: int, part: str, behind: str) -> None:
+        parts.append((byte, part))
+        glue.append(behind)
+
+    start = 0
+    if inner and select_end is not None:
+        put(0, text[:select_end].decode(), " (\n")
+        for item, name in zip(inner, hidden, strict=True):
+            put(item.byte, item.text, f"\n) AS {name}, " + ("(\n" if name != hidden[-1] else ""))
+        start = select_end
+    put(start, text[start:].decode(), "\n) AS input SELECT *" + (f" EXCLUDE ({', '.join(hidden)})" if hidden else ""))
+    glue[-1] += ", create_sort_key("
+    for item, name in outer:
+        if name.startswith("#"):
+            name = f"#{int(name[1:]) + len(hidden)}"
+        if name:
+            glue[-1] += name
+        else:
+            glue[-1] += "(\n"
+            put(item.byte, item.text, "\n)")
+        glue[-1] += f", '{item.how}'" + (", " if item is not items[-1] else "")
+    glue[-1] += f') AS "{_KEY}"'
+    # What a key takes, and what is hidden: so that it is reckoned with.
+    *inner_levels, last = without.levels
+    grown = replace(last, entries=(*last.entries, *(item.node for item in (*inner, *items))))
+    return replace(without, text=clause.text, levels=(*inner_levels, grown), parts=tuple(parts), glue=tuple(glue))
+
+
+def _is_plain_star(node: Node) -> bool:
+    changes = ("relation_name", "exclude_list", "replace_list", "qualified_exclude_list", "rename_list", "expr")
+    return bool(node["class"] == "STAR" and not any(node.get(word) for word in changes))
+
+
+def _limit(modifier: Node) -> tuple[int, int | None]:
+    texts = [literal(modifier[word]) if modifier[word] else None for word in ("offset", "limit")]
+    skip, count = (int(text) if text is not None and text.isdecimal() else None for text in texts)
+    return skip or 0, count
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A token: where it begins and ends in bytes, and how many parentheses are open around it."""
+
+    byte: int
+    end: int
+    text: str
+    depth: int
+    is_keyword: bool
+
+    def is_word(self, *words: str) -> bool:
+        """Whether it is one of these, and no name."""
+        return self.is_keyword and self.text.lower() in words
+
+
+def _words(text: str) -> list[_Word]:
+    octets, depth = text.encode(), 0
+    tokens = duckdb.tokenize(text)
+    words: list[_Word] = []
+    for (byte, kind), (end, _) in zip(tokens, [*tokens[1:], (len(octets), None)], strict=True):
+        if kind == duckdb.token_type.comment:
+            continue
+        part = octets[byte:end].decode(errors="replace").strip()
+        # What is between tokens belongs to the one before, a comment excepted.
+        depth -= part[:1] in (")", "]", "}")
+        is_keyword = kind == duckdb.token_type.keyword
+        words.append(_Word(byte, byte + len(part.encode()), part, depth, is_keyword))
+        depth += part[:1] in ("(", "[", "{")
+    return words
+
+
+def _items(orders: Sequence[Node], words: Sequence[_Word], text: bytes) -> list[_Item] | None:
+    """What stands behind ORDER BY; None where it cannot be told for certain, or cannot be a key."""
+    end = next((i for i, word in enumerate(words) if not word.depth and word.is_word("limit", "offset")), len(words))
+    groups: list[list[_Word]] = [[]]
+    for word in words[:end]:
+        if word.text == "," and not word.depth:
+            groups.append([])
+        else:
+            groups[-1].append(word)
+    if len(groups) != len(orders):
+        return None
+    items = []
+    for group, order in zip(groups, orders, strict=True):
+        if len(group) > 2 and group[-2].is_word("nulls"):
+            group = group[:-2]
+        if len(group) > 1 and group[-1].is_word("asc", "desc"):
+            group = group[:-1]
+        node = order["expression"]
+        classes = {part["class"] for part in walk(node)}
+        is_number = node["class"] == "CONSTANT" and str(literal(node)).isdecimal()
+        if not group or classes & {"STAR", "COLLATE", "SUBQUERY"} or (node["class"] == "CONSTANT" and not is_number):
+            return None
+        direction = "DESC" if order["type"] == "DESCENDING" else "ASC"
+        nulls = "NULLS LAST" if order["null_order"] == "ORDER_DEFAULT" else order["null_order"].replace("_", " ")
+        start, stop = group[0].byte, group[-1].end
+        items.append(_Item(node, start, text[start:stop].decode(), f"{direction} {nulls}"))
+    return items
