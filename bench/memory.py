@@ -28,6 +28,9 @@ _ROWS, _KEYS = 60_000_000, 50_000_017
 _GROUPS = "SELECT k, count(*) AS n, sum(v) AS s, avg(x) AS mean, max(v) AS most FROM input GROUP BY k ORDER BY k"
 
 
+_ORDER = "FROM input ORDER BY l_extendedprice DESC, l_comment"
+
+
 @contextmanager
 def server(spool: str) -> Any:
     command = [HERE / "weir", "serve", "--port", "0", "--spool-dir", spool, "--memory-budget", f"{BUDGET_MIB}MiB"]
@@ -83,6 +86,7 @@ def main() -> int:
             parquet,
             [lambda: csv_pipe(source, gib)] * asked.clients,
         ),
+        f"order by, {asked.gib} GiB": (f"from=csv&sql={quote(_ORDER)}", [lambda: csv_pipe(source, asked.gib * gib)]),
         "50 million groups": (f"from=csv&sql={quote(_GROUPS)}", [lambda: f"cat {keys(_ROWS, _KEYS)}"]),
     }
     failed = False
