@@ -20,6 +20,7 @@ from starlette.responses import Response
 from app.core.budget import Budget
 from app.core.errors import Refusal
 from app.core.interfaces import Spill
+from app.framing.native import LIBRARY
 from app.metrics import Metrics, Readings
 from app.observer import observer
 from app.orders.desk import Desk
@@ -125,7 +126,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
     send_executor = ThreadPoolExecutor(max(1, settings.worker_threads // 2), thread_name_prefix="weir-send")
     wire = Wire(
         pool,
-        FileSender(send_executor),
+        FileSender(send_executor, library=LIBRARY),
         Limits(
             header_s=settings.header_timeout,
             keep_alive_s=settings.keep_alive_timeout,
@@ -263,7 +264,7 @@ async def _take_stock(shelf: Shelf, book: Book, executor: Executor) -> None:
 
 async def _choose_way(files: FileSender, directory: Path, executor: Executor) -> None:
     """Measure which way files are best sent here; until that is known they are copied."""
-    files.way = await asyncio.get_running_loop().run_in_executor(executor, fastest_way, directory)
+    files.way = await asyncio.get_running_loop().run_in_executor(executor, fastest_way, directory, LIBRARY)
     log.info("files are sent by %s", files.way)
 
 

@@ -19,6 +19,7 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from app.allocator import tune_allocator
+from app.framing.native import LIBRARY
 from app.settings import Settings
 from app.sources.request import RequestBody
 from app.stores.spool import Spool
@@ -109,7 +110,7 @@ def main() -> None:
     spool = Spool(Path(sys.argv[1]), limit_bytes=settings.spool_limit, recycle_bytes=recycle_bytes)
     wire = Wire(
         PagePool(settings.page_bytes, keep_bytes=_FREE_PAGES * settings.page_bytes),
-        FileSender(ThreadPoolExecutor(1)),
+        FileSender(ThreadPoolExecutor(1), library=LIBRARY),
     )
     config = uvicorn.Config(
         Uploads(spool, settings),

@@ -33,6 +33,7 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_json_rows": (_INT64, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_json_texts": (None, _PLACE, _INT64, _PLACE, _INT32, _INT64),
     "weir_program": (_INT64, _PLACE, _INT32, _PLACE, _INT64, _PLACE, _PLACE, _INT32),
+    "weir_send_file": (_INT32, _INT32, _INT32, _INT64, _INT64, _INT32, _PLACE),
     "weir_rows_bytes": (_INT64, _PLACE, _INT32, _INT64, _INT32, _INT32),
     "weir_rows_write": (_INT64, _PLACE, _INT32, _INT64, _PLACE, _INT32, _PLACE, _INT32, _PLACE),
 }
