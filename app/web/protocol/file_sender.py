@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Way = Literal["copy", "sendfile", "splice"]
-WAYS: tuple[Way, ...] = ("copy", "sendfile", "splice")
+WAYS: tuple[Way, ...] = ("sendfile", "splice", "copy")
 
 _PIECE_BYTES = 1 << 20
-_TURN_BYTES = 8 << 20
+_TURN_BYTES = 32 << 20
 """What a thread sends of one file before others get their turn."""
-_PATIENCE_MS = 1
-"""How long a thread waits for a client before it turns to others; the loop waits for the client then."""
+_PATIENCE_MS = 5
+"""How long a thread waits for a client before it turns to others; the loop waits for the client then. On a busy machine a
+client that is fast gets its time slice within this."""
 _WAITS, _ENDED = 1, 2
 """What ``weir_send_file`` of ``send.c`` tells."""
 _MEASURE_BYTES = 16 << 20
