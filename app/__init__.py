@@ -51,6 +51,8 @@ Decisions, and what was not chosen
 * Plain ``feed``/``flush`` stages on shared threads, not coroutines: stages compute, they do not wait. SQL alone pulls its
   input on a thread of its own, because the engine below it wants to.
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
+* ORDER BY over a whole input is not DuckDB's but an external sort of ours (``stages/sort``): what DuckDB needs for it in
+  memory grows with the rows, and it found out in the middle of the answer. Its keys of bytes are DuckDB's.
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
   What is written plainly in CSV or NDJSON is parsed by a small library of ours in C (``framing/native``), at three to eight
   times the speed and bit for bit the same; pyarrow stays the judge of everything else, and does it all where there is no

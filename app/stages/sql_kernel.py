@@ -26,8 +26,6 @@ _COLUMN_WORDS, _OUTPUT_WORDS, _NULLS, _NBYTES = 4, 7, 3, 4
 _ALIGNED_BYTES = 16
 _SPARE_BYTES = 32
 """A text may be written so many bytes at a time."""
-_LEAST_USED = 7 / 8
-"""Of a room: what holds on to more is larger than it says."""
 _INT32 = ctypes.c_int32
 
 
@@ -123,7 +121,7 @@ class ProgramKernel:
         self, places: Sequence[int], made: Sequence[int], room: Room, rows: int, *, is_whole: bool
     ) -> list[pa.Array | None]:
         """Of ``rows`` that were put; None for columns that are the same as before."""
-        bits, used_bytes = (rows + 7) // 8, 0
+        bits = (rows + 7) // 8
         used: list[list[pa.Buffer | None]] = []
         for at, one in zip(range(0, len(places), _OUTPUT_WORDS), self._code.outputs, strict=True):
             if is_whole and one.column is not None:
@@ -134,13 +132,10 @@ class ProgramKernel:
             buffers = [room.buffer((validity, 0), bits) if made[at + _NULLS] else None]
             buffers += [room.buffer((offsets, 0), 4 * (rows + 1))] if one.kind == STRING else []
             used.append([*buffers, room.buffer((values, 0), nbytes)])
-            used_bytes += nbytes + (4 * rows if one.kind == STRING else 0)
-        if used_bytes < _LEAST_USED * room.nbytes:
-            used = [[buffer and pa.py_buffer(buffer.to_pybytes()) for buffer in buffers] for buffers in used]
         nulls = made[_NULLS::_OUTPUT_WORDS]
         return [
             pa.Array.from_buffers(one.type, rows, buffers, null_count=count) if buffers else None
-            for one, count, buffers in zip(self._code.outputs, nulls, used, strict=True)
+            for one, count, buffers in zip(self._code.outputs, nulls, room.kept(used), strict=True)
         ]
 
 

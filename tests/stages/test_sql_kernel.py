@@ -206,7 +206,7 @@ def test_what_it_gives_is_as_large_as_it_says() -> None:
         made = by_c([("where", condition)], batch)
         held = tracemalloc.take_snapshot().statistics("lineno")
         tracemalloc.stop()
-        rooms = sum(one.size for one in held if one.traceback[0].filename.endswith(("unset.py", "sql_kernel.py")))
+        rooms = sum(one.size for one in held if one.traceback[0].filename.endswith(("unset.py", "room.py")))
         assert rooms >= made.nbytes / 2
         assert rooms + pa.total_allocated_bytes() - before < 1.2 * made.nbytes + 1024
         for array in made.columns:

@@ -21,8 +21,6 @@ _WORDS, _MADE_VALUES, _NULLS, _NBYTES = 13, 5, 9, 10
 _TEXTS = -1
 _SPARE_BYTES = 32
 """A text may be written so many bytes at a time."""
-_LEAST_USED = 7 / 8
-"""Of a room: what holds on to more is larger than it says."""
 _INT32 = ctypes.c_int32
 
 
@@ -68,7 +66,7 @@ def _taken_by_c(wanted: Sequence[tuple[Taken, int]], count: int, text_bytes: int
     packed = Struct("@" + _GATHERED * len(wanted))
     made = ctypes.create_string_buffer(packed.pack(*words), packed.size)
     LIBRARY.weir_gather(made, len(wanted), count, start + texts)
-    answer, used_bytes = packed.unpack(made), 0
+    answer = packed.unpack(made)
     used: list[list[pa.Buffer | None]] = []
     for at, (_, width), (validity, values) in zip(range(0, len(answer), _WORDS), wanted, places, strict=True):
         first_bytes, nbytes = _first_bytes(width, count), answer[at + _NBYTES]
@@ -76,14 +74,11 @@ def _taken_by_c(wanted: Sequence[tuple[Taken, int]], count: int, text_bytes: int
         buffers.append(room.buffer((values, 0), first_bytes))
         if width == _TEXTS:
             buffers.append(room.buffer((answer[at + _MADE_VALUES] - start, 0), nbytes))
-        used_bytes += first_bytes + nbytes
         used.append(buffers)
-    if used_bytes < _LEAST_USED * room.nbytes:
-        used = [[buffer and pa.py_buffer(buffer.to_pybytes()) for buffer in buffers] for buffers in used]
     nulls = answer[_NULLS::_WORDS]
     return [
         pa.Array.from_buffers(one.column.type, count, buffers, null_count=missing)
-        for (one, _), buffers, missing in zip(wanted, used, nulls, strict=True)
+        for (one, _), buffers, missing in zip(wanted, room.kept(used), nulls, strict=True)
     ]
 
 

@@ -13,6 +13,9 @@ from app.core.unset import unset_bytes
 _ALIGNED_BYTES = 16
 """What a decimal of 128 bits needs; the 64 that Arrow recommends would be much for batches of one row."""
 
+_LEAST_USED = 7 / 8
+"""Of a room: what holds on to more is larger than it says."""
+
 
 class Room:
     """Asked for buffers first, and then made, once."""
@@ -50,3 +53,10 @@ class Room:
         assert self._buffer is not None
         end = ctypes.c_int32.from_address(self._buffer.address + places[0][0] + 4 * rows)
         return [self.buffer(places[0], 4 * (rows + 1)), self.buffer(places[1], end.value)]
+
+    def kept(self, columns: list[list[pa.Buffer | None]]) -> list[list[pa.Buffer | None]]:
+        """``columns`` of buffers of it; copies, where they use so little of it that it should not stay for them."""
+        used_bytes = sum(buffer.size for buffers in columns for buffer in buffers if buffer is not None)
+        if used_bytes >= _LEAST_USED * self._nbytes:
+            return columns
+        return [[buffer and pa.py_buffer(buffer.to_pybytes()) for buffer in buffers] for buffers in columns]
