@@ -131,10 +131,10 @@ def serving(spool: Path, **settings: Any) -> Iterator[Server]:
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 10.0, told: Callable[[], str] = str) -> None:
-    """Wait until something holds; polling, because it happens in another process."""
+    """Wait until something holds; polling, because it happens in another process. The first of none is not there yet."""
     deadline = time.monotonic() + within_s
     while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, IndexError):
             if holds():
                 return
         assert time.monotonic() < deadline, f"did not come true within {within_s} s {told()}"
