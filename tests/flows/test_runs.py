@@ -199,7 +199,7 @@ def test_events_until_the_end(server: Server) -> None:
 
 def test_delete_at_any_time(tmp_path: Path) -> None:
     # There is room for one table at a time, with the smallest of pages, and an upload has it.
-    with serving(tmp_path / "spool", memory_budget="36MiB", page_bytes="64KiB", worker_threads=1) as server:
+    with serving(tmp_path / "spool", memory_budget="30MiB", page_bytes="64KiB", worker_threads=1) as server:
         holding = subprocess.Popen(
             ["curl", "-sS", "-T", "-", "-o", "/dev/null", f"{server.transform}?from=ndjson&to=parquet"],
             stdin=subprocess.PIPE,
