@@ -118,20 +118,18 @@ def worst_case_bytes(
         parts = parts_of(segment)
         total += sum(part.holds for part in parts)
         later = page if index else page_bytes
-        grown_bytes = parts[0].grows * page + sum(part.grows for part in parts[1:]) * later
-        if isinstance(segment, Parallel) and (segment.lead or segment.trail):
+        grown = [part.grows * (later if place else page) for place, part in enumerate(parts)]
+        if isinstance(segment, Parallel):
             # One page at a time is led, and one at a time trails; what comes of the first may be a copy that each page
             # in work has by itself, or keep alive the page that it was cut from; and of the last a page of results.
-            in_turn = (*segment.lead, *segment.trail)
-            in_turn_bytes = sum(part.grows * (later if part is not parts[0] else page) for part in in_turn)
+            at_once = sum(grown[len(segment.lead) : len(parts) - len(segment.trail)])
             pages_bytes = page + later if segment.lead else page
-            total += page + int(in_turn_bytes + lanes * (pages_bytes + grown_bytes - in_turn_bytes))
+            total += page + int(sum(grown) - at_once + lanes * (pages_bytes + at_once))
             total += later if segment.trail else 0
         elif isinstance(segment, Quick):
-            total += int(grown_bytes)
+            total += int(sum(grown))
         else:
-            pages = lanes if isinstance(segment, Parallel) else 1
-            total += page + int(pages * (page + grown_bytes)) + (later if isinstance(segment, Pulled) else 0)
+            total += page + int(page + sum(grown)) + (later if isinstance(segment, Pulled) else 0)
         given = [part.gives_bytes for part in parts if isinstance(part, Resizes)]
         page = given[-1] if given else later
         if not isinstance(segment, Quick):

@@ -102,17 +102,20 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
             del clauses[: len(on_workers)]
             if on_workers:
                 stages.append(RowQuery(on_workers, page_bytes=context.page_bytes))
-            if clauses and (grouping := levels(parse(*clauses[0]))) is not None:
+            if not clauses:
+                return
+            clause = parse(*clauses[0])
+            if (grouping := levels(clause)) is not None:
                 grouped = Grouped(grouping)
                 stages.append(GroupColumns(grouped, page_bytes=context.page_bytes))
                 stages.append(GroupTotals(grouped, page_bytes=context.page_bytes))
                 stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
                 del clauses[:1]
-            elif clauses and (sorting := ordering(parse(*clauses[0]))) is not None:
+            elif (sorting := ordering(clause)) is not None:
                 stages.append(Query((), query, before=on_workers, ordering=sorting))
                 stages.append(Sort(query, skip=sorting.skip, count=sorting.count))
                 del clauses[:1]
-            elif clauses:
+            else:
                 stages.append(Query(tuple(clauses), query, before=on_workers))
                 clauses.clear()
 

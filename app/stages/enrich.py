@@ -100,10 +100,12 @@ class Enrich:
         if page.nbytes + found.length_sum + found.count * self._fixed_bytes <= 2 * self._page_bytes:
             yield self._enriched(page, batch, bound, found, page.first, page.rejects)
             return
-        if found.missing and found.kept is not None:
-            wanted = [Taken(column, found.kept, may_miss=False) for column in batch.columns]
-            columns = take_rows(wanted, found.count, _texts_bytes(batch))
-            batch, found = pa.RecordBatch.from_arrays(columns, schema=batch.schema), replace(found, missing=0)
+        if found.kept is not None:
+            columns = take_rows(_those(batch, found.kept), found.count, _texts_bytes(batch))
+            batch, found = (
+                pa.RecordBatch.from_arrays(columns, schema=batch.schema),
+                replace(found, kept=None, missing=0),
+            )
         first, rejects = page.first, page.rejects
         for start, piece in self._pieces(batch, found):
             yield self._enriched(page, batch.slice(start, piece.count), bound, piece, first, rejects)
@@ -116,14 +118,14 @@ class Enrich:
     def _enriched(
         self, page: Page, batch: pa.RecordBatch, bound: _Bound, found: Found, first: bool, rejects: tuple[Reject, ...]
     ) -> Page:
-        kept = found.kept if found.missing else None
-        may_miss = found.missing > 0 and kept is None
+        may_miss = found.missing > 0 and found.kept is None
         wanted = [Taken(column, found.rows, may_miss) for column in self._added.columns]
-        if kept is None:
+        if found.kept is None:
             columns = [*batch.columns, *take_rows(wanted, found.count, found.length_sum)]
         else:
-            wanted = [*(Taken(column, kept, may_miss=False) for column in batch.columns), *wanted]
-            columns = take_rows(wanted, found.count, _texts_bytes(batch) + found.length_sum)
+            columns = take_rows(
+                [*_those(batch, found.kept), *wanted], found.count, _texts_bytes(batch) + found.length_sum
+            )
         made = pa.RecordBatch.from_arrays(columns, schema=bound.made)
         nbytes = occupied_bytes(made, 2 * self._page_bytes)
         return Page(made, nbytes, made.num_rows, page.byte, page.line, first, rejects)
@@ -195,6 +197,10 @@ def added_columns(asked: Enrichment, lookup: Lookup) -> list[str]:
         return [lookup.column(name) for name in asked.add]
     keys = {lookup.column(right) for _, right in asked.on}
     return [name for name in lookup.table.schema.names if name not in keys]
+
+
+def _those(batch: pa.RecordBatch, rows: pa.Buffer) -> list[Taken]:
+    return [Taken(column, rows, may_miss=False) for column in batch.columns]
 
 
 def _texts_bytes(batch: pa.RecordBatch) -> int:

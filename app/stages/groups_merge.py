@@ -21,12 +21,9 @@ from app.stages.groups import Groups, Total
 from app.stages.sorted_runs import Cursor, SortedRun, SortedRuns
 from app.stages.sql_pages import fitted
 
-_TABLE_SHARE, _SAMPLES_SHARE = 1 / 3, 1 / 12
+_TABLE_SHARE = 1 / 3
 """Of the memory: the groups that rows are added to, of which a copy leaves, and its order, or half as much in blocks, one of
-each run; and keys by which ranges are chosen."""
-_LEAST_RUN_BYTES = 512 * 1024
-_LEAST_RUNS, _MOST_RUNS = 8, 128
-"""So many of one length become one. Each is an open file."""
+each run. Samples take some of the rest."""
 _GIVEN_ROWS = 16 * 1024
 
 
@@ -58,16 +55,8 @@ class GroupMerge:
         self._groups = Groups(schema.types[:keys], totals, most_bytes=int(memory_bytes * _TABLE_SHARE))
         self._partial = self._groups.take_partial().schema
         self._keys = self._partial.names[:keys]
-        self._most_runs = min(max(_LEAST_RUNS, memory_bytes // _LEAST_RUN_BYTES), _MOST_RUNS)
         self._look = look
-        self._runs = SortedRuns(
-            self._partial,
-            self._keys,
-            most_runs=self._most_runs,
-            samples_bytes=int(memory_bytes * _SAMPLES_SHARE),
-            spill=spill,
-            look=look,
-        )
+        self._runs = SortedRuns(self._partial, self._keys, memory_bytes=memory_bytes, spill=spill, look=look)
         self._full_rows = 0
 
     @property
@@ -121,14 +110,14 @@ class GroupMerge:
         """All groups there are become a run; and where there are many of one length, those become one."""
         self._full_rows = min(self._full_rows or len(self._groups), len(self._groups))
         # Runs are often alike: blocks of one end where those of the others do not, so that their keys part ranges finely.
-        first_rows = 1 + self._block_rows * (len(self._runs.all) % self._most_runs) // self._most_runs
+        first_rows = 1 + self._block_rows * (len(self._runs.all) % self._runs.most) // self._runs.most
         self._runs.add(self._sorted(self._block_rows, first_rows))
         self._runs.shorten(lambda runs: self._merge(runs, self._block_rows))
 
     @property
     def _block_rows(self) -> int:
         """A block of each run is half of what there is room for among the groups."""
-        return max(1, self._full_rows // (2 * self._most_runs))
+        return max(1, self._full_rows // (2 * self._runs.most))
 
     def _merge(self, runs: Sequence[SortedRun], rows: int) -> Iterator[pa.RecordBatch]:
         """The groups of ``runs``, each once, in order."""

@@ -22,7 +22,7 @@ _MOST_ROWS = 2**31 - 2
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an index has for keys: ``rows`` (``count`` of int32), -1 where there is none. Where those are left out,
+    """What an index has for keys: ``rows`` (``count`` of int32), -1 where there is none. Where some were left out for that,
     ``kept`` has the places of the others among what was asked for. ``missing`` is how many have none, ``length_sum`` of
     the lengths of the rows that were found."""
 
@@ -37,8 +37,7 @@ class Found:
         rows = self.rows.slice(4 * start, 4 * count)
         found = pa.Array.from_buffers(pa.int32(), count, [None, rows])
         matched = found if not self.missing else found.filter(pc.greater_equal(found, 0))
-        length_sum = 0 if lengths is None else pc.sum(lengths.take(matched)).as_py() or 0
-        return Found(rows, None, count, self.missing, length_sum)
+        return Found(rows, None, count, self.missing, _sum_at(lengths, matched))
 
 
 class KeyIndex:
@@ -83,15 +82,15 @@ class KeyIndex:
             None if lengths is None else lengths.buffers()[1].address + 4 * lengths.offset,
             *(rows.address, None if kept is None else kept.address, ctypes.byref(length_sum)),
         )
-        return Found(rows, kept, count - missing if dropping else count, missing, length_sum.value)
+        return Found(rows, kept if missing else None, count - missing if dropping else count, missing, length_sum.value)
 
     def _found_by_arrow(self, wanted: pa.Array, dropping: bool, lengths: pa.Array | None) -> Found:
         found = pc.index_in(wanted, value_set=self._keys, skip_nulls=True)
         matched = found.drop_null()
-        length_sum = 0 if lengths is None else pc.sum(lengths.take(matched)).as_py() or 0
-        kept = pc.indices_nonzero(found.is_valid()).cast(pa.int32()).buffers()[1] if dropping else None
+        is_left_out = dropping and found.null_count
+        kept = pc.indices_nonzero(found.is_valid()).cast(pa.int32()).buffers()[1] if is_left_out else None
         rows = matched if dropping else found.fill_null(-1)
-        return Found(rows.buffers()[1], kept, len(rows), found.null_count, length_sum)
+        return Found(rows.buffers()[1], kept, len(rows), found.null_count, _sum_at(lengths, matched))
 
     def _check_distinct(self, named: str) -> None:
         first = pc.index_in(self._keys, value_set=self._keys)
@@ -176,6 +175,10 @@ def _plain_key(array: pa.Array) -> pa.Array:
     if pt.is_timestamp(type_):
         return array.cast(pa.int64())
     return array.cast(pa.string()).cast(pa.binary())
+
+
+def _sum_at(lengths: pa.Array | None, rows: pa.Array) -> int:
+    return 0 if lengths is None else pc.sum(lengths.take(rows)).as_py() or 0
 
 
 def _described(array: pa.Array) -> Keys:

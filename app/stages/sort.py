@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,14 +24,11 @@ from app.stages.sql_engine import QueryOptions
 from app.stages.sql_pages import pieces, query_page
 
 _LEAST_BYTES = 8 * 1024 * 1024
-_RUN_SHARE, _BLOCKS_SHARE, _SAMPLES_SHARE = 1 / 4, 1 / 8, 1 / 12
-"""Of the memory: rows of a run, which are there twice while they are sorted, beside their order; blocks, one of each run,
-which meet as many to be sorted with them, and are there twice then; and keys by which ranges are chosen."""
+_RUN_SHARE, _BLOCKS_SHARE = 1 / 4, 1 / 8
+"""Of the memory: rows of a run, which are there twice while they are sorted, beside their order; and blocks, one of each
+run, which meet as many to be sorted with them, and are there twice then. Samples take some of the rest."""
 _MOST_RUN_BYTES = 1 << 30
 """Offsets of texts have 32 bits."""
-_LEAST_BLOCK_BYTES = 64 * 1024
-_LEAST_RUNS, _MOST_RUNS = 8, 128
-"""So many of one length become one. Each is an open file."""
 _BATCH_BYTES = 4096
 """What a batch takes beside its rows."""
 
@@ -87,11 +83,11 @@ class Sort:
             while page is not None:
                 if page.rejects:
                     yield replace(empty, rejects=page.rejects)
-                largest_bytes = merge.add(page.payload, page.nbytes)
+                merge.add(page.payload, page.nbytes)
                 page = next(pages, None)
             yield empty
             for rows in self._wanted(merge.rows(self._page_bytes)):
-                for piece in pieces(rows, page_bytes=self._page_bytes, row_bytes=largest_bytes, steps="sql"):
+                for piece in pieces(rows, page_bytes=self._page_bytes, row_bytes=merge.largest_bytes, steps="sql"):
                     yield query_page(piece, page_bytes=self._page_bytes)
             self.spilled_bytes = merge.spilled_bytes
 
@@ -118,20 +114,12 @@ class RowMerge:
         self._schema = schema
         self._look = look
         self._run_bytes = min(int(memory_bytes * _RUN_SHARE), _MOST_RUN_BYTES)
-        blocks_bytes = int(memory_bytes * _BLOCKS_SHARE)
-        self._most_runs = min(max(_LEAST_RUNS, blocks_bytes // _LEAST_BLOCK_BYTES), _MOST_RUNS)
-        self._block_bytes = blocks_bytes // self._most_runs
-        self._runs = SortedRuns(
-            schema,
-            schema.names[-1:],
-            most_runs=self._most_runs,
-            samples_bytes=int(memory_bytes * _SAMPLES_SHARE),
-            spill=spill,
-            look=look,
-        )
+        self._runs = SortedRuns(schema, schema.names[-1:], memory_bytes=memory_bytes, spill=spill, look=look)
+        self._block_bytes = int(memory_bytes * _BLOCKS_SHARE) // self._runs.most
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
-        self._largest_bytes = 0
+        self.largest_bytes = 0
+        """The most that rows that were added at once have occupied."""
 
     @property
     def spilled_bytes(self) -> int:
@@ -142,14 +130,13 @@ class RowMerge:
         """Give the disk back."""
         self._runs.close()
 
-    def add(self, rows: pa.RecordBatch, nbytes: int) -> int:
-        """Rows that occupy ``nbytes``. Gives the most that any have occupied."""
-        self._largest_bytes = max(self._largest_bytes, nbytes)
+    def add(self, rows: pa.RecordBatch, nbytes: int) -> None:
+        """Rows that occupy ``nbytes``."""
+        self.largest_bytes = max(self.largest_bytes, nbytes)
         self._waiting.append(rows)
         self._waiting_bytes += nbytes + _BATCH_BYTES
         if self._waiting_bytes >= self._run_bytes:
             self._add_run()
-        return self._largest_bytes
 
     def rows(self, batch_bytes: int) -> Iterator[pa.RecordBatch]:
         """All of them, in batches of about as many bytes."""
@@ -170,9 +157,9 @@ class RowMerge:
 
     def _sorted(self, waiting: list[pa.RecordBatch], batch_bytes: int) -> Iterator[pa.RecordBatch]:
         """All that is ``waiting``, which it is no more then; rows with the same key keep their order."""
-        rows = pa.concat_batches(waiting, pa.default_memory_pool()) if waiting else empty_batch(self._schema)
+        rows = pa.concat_batches(waiting) if waiting else empty_batch(self._schema)
         waiting.clear()
-        rows = rows.take(pc.array_sort_indices(rows.column(len(self._schema) - 1)))
+        rows = rows.take(pc.array_sort_indices(_keys(rows)))
         step = max(1, rows.num_rows * batch_bytes // max(1, rows.nbytes))
         for start in range(0, rows.num_rows, step):
             self._look()
@@ -183,11 +170,11 @@ class RowMerge:
         more blocks begin in it than what there is room for."""
         samples = pa.concat_batches([run.samples for run in runs]).column(0)
         order = pc.array_sort_indices(samples)
-        at_a_time = max(1, self._most_runs // self._runs.stride)
+        at_a_time = max(1, self._runs.most // self._runs.stride)
         bounds = (samples[order[place].as_py()].as_py() for place in range(at_a_time, len(samples), at_a_time))
         cursors = [Cursor(run).moved(0) for run in runs]
         for bound in bounds:
-            lowest = min((_key(cursor.rows, 0) for cursor in cursors if cursor.rows.num_rows), default=bound)
+            lowest = min((_keys(cursor.rows)[0].as_py() for cursor in cursors if cursor.rows.num_rows), default=bound)
             if bound == lowest:
                 yield from self._gathered(cursors, bound, bisect_right)
             elif bound > lowest:
@@ -195,14 +182,14 @@ class RowMerge:
         yield from self._sorted(list(self._gathered(cursors)), batch_bytes)
 
     def _gathered(
-        self, cursors: list[Cursor], bound: bytes | None = None, place: Callable[[_Keys, bytes], int] = bisect_left
+        self, cursors: list[Cursor], bound: bytes | None = None, place: Callable[..., int] = bisect_left
     ) -> Iterator[pa.RecordBatch]:
         """The rows behind ``cursors``, which move: all, or those before the ``place`` of ``bound`` among their keys."""
         for index, cursor in enumerate(cursors):
             while cursor.rows.num_rows:
                 self._look()
                 rows = cursor.rows
-                count = rows.num_rows if bound is None else place(_Keys(rows), bound)
+                count = rows.num_rows if bound is None else place(_keys(rows), bound, key=lambda one: one.as_py())
                 if count:
                     yield rows.slice(0, count)
                 cursor = cursors[index] = cursor.moved(count)
@@ -210,22 +197,8 @@ class RowMerge:
                     break
 
 
-class _Keys:
-    """The keys of rows, to search among."""
-
-    def __init__(self, rows: pa.RecordBatch) -> None:
-        self._keys = rows.column(rows.num_columns - 1)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._keys[index].as_py()
-
-
-def _key(rows: pa.RecordBatch, index: int) -> bytes:
-    key: bytes = rows.column(rows.num_columns - 1)[index].as_py()
-    return key
+def _keys(rows: pa.RecordBatch) -> pa.Array:
+    return rows.column(rows.num_columns - 1)
 
 
 def _without_key(rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -15,6 +15,11 @@ _SAMPLE_BYTES = 128
 """What a sample takes beside its key."""
 _LOOSE_SAMPLES = 64
 """More small batches that stay, between the large ones that go, would leave the heap in pieces: 10 MiB a second."""
+_SAMPLES_SHARE = 1 / 12
+"""Of the memory: keys by which ranges are chosen."""
+_LEAST_RUN_BYTES = 512 * 1024
+_LEAST_RUNS, _MOST_RUNS = 8, 128
+"""So many of one length become one. Each is an open file."""
 
 
 class SortedRun:
@@ -94,16 +99,16 @@ class Cursor:
 
 
 class SortedRuns:
-    """Runs of rows of ``schema``, older ones first, whose keys are the columns ``keys``. Of what is sampled they take
-    ``samples_bytes``; ``look`` is called for each block that is added, and what it raises comes out."""
+    """Runs of rows of ``schema``, older ones first, whose keys are the columns ``keys``. As many of one length as
+    ``memory_bytes`` allow for, ``most``, become one, and a twelfth of it is for what is sampled. ``look`` is called for
+    each block that is added, and what it raises comes out."""
 
     def __init__(
         self,
         schema: pa.Schema,
         keys: list[str],
         *,
-        most_runs: int,
-        samples_bytes: int,
+        memory_bytes: int,
         spill: Spill | None,
         look: Callable[[], None],
     ) -> None:
@@ -114,8 +119,8 @@ class SortedRuns:
         """The most that stood on disk."""
         self._schema = schema
         self._keys = keys
-        self._most_runs = most_runs
-        self._samples_bytes = samples_bytes
+        self.most = min(max(_LEAST_RUNS, memory_bytes // _LEAST_RUN_BYTES), _MOST_RUNS)
+        self._samples_bytes = int(memory_bytes * _SAMPLES_SHARE)
         self._spill = spill
         self._look = look
 
@@ -148,7 +153,7 @@ class SortedRuns:
 
     def shorten(self, merge: Callable[[list[SortedRun]], Iterator[pa.RecordBatch]]) -> None:
         """Where there are as many of one length as there may be, they become one, of what ``merge`` makes of them."""
-        while len(last := [run for run in self.all if run.length == self.all[-1].length]) == self._most_runs:
+        while len(last := [run for run in self.all if run.length == self.all[-1].length]) == self.most:
             self.add(merge(last), last[0].length + 1)
             self.all = [run for run in self.all if run not in last]
             for run in last:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from app.framing.native import LIBRARY, ProgramInstruction
-from app.framing.native.kinds import STRING
+from app.framing.native.kinds import STRING, TEXT_SPARE_BYTES
 from app.framing.native.room import Room
 from app.stages.sql_code import Code, Unknown
 from app.stages.sql_formula import column
@@ -24,8 +24,6 @@ _COLUMN, _OUTPUT = "qqqq", "qqqqqii"
 """``column`` and ``output`` of ``program.c``: packed together they cost a tenth of what structures of ctypes do."""
 _COLUMN_WORDS, _OUTPUT_WORDS, _NULLS, _NBYTES = 4, 7, 3, 4
 _ALIGNED_BYTES = 16
-_SPARE_BYTES = 32
-"""A text may be written so many bytes at a time."""
 _INT32 = ctypes.c_int32
 
 
@@ -110,7 +108,7 @@ class ProgramKernel:
                 at += _aligned(4 * (rows + 1))
                 first, offset = columns[_COLUMN_WORDS * one.column + 2 : _COLUMN_WORDS * (one.column + 1)]
                 start = _INT32.from_address(first + 4 * offset).value
-                nbytes = _INT32.from_address(first + 4 * (offset + rows)).value - start + _SPARE_BYTES
+                nbytes = _INT32.from_address(first + 4 * (offset + rows)).value - start + TEXT_SPARE_BYTES
             else:
                 nbytes = rows * one.width or bits
             words += (validity, at, offsets, 0, 0, one.kind, one.width)

@@ -6,7 +6,7 @@ function that makes them, ``create_sort_key``; but what it needs in memory grows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -42,6 +42,20 @@ class _Item:
     text: str
     how: str
 
+    @property
+    def is_plain(self) -> bool:
+        """No name in it has that of a table before it."""
+        return all(len(node["column_names"]) == 1 for node in walk(self.node) if node["class"] == "COLUMN_REF")
+
+    def entry(self, named: Collection[bytes], before: int) -> str | None:
+        """The column of the select list that it is by its number, ``before`` others having been put first, or by one of
+        the names that are given there; None if it is no such."""
+        if self.node["class"] == "CONSTANT":
+            return f"#{int(self.text) + before}"
+        if self.node["class"] == "COLUMN_REF" and self.is_plain and folded(self.node["column_names"][0]) in named:
+            return quoted(self.node["column_names"][0])
+        return None
+
 
 def ordering(clause: Clause) -> Ordering | None:
     """``clause`` without its ORDER BY; None where that is not the only thing that all of the input is needed for, where a
@@ -75,52 +89,37 @@ def _with_key(clause: Clause, without: Clause, items: Sequence[_Item], select_en
     entries = clause.tree["select_list"]
     named = {folded(node["alias"]) for node in entries if node["alias"]}
     is_all = all(_is_plain_star(node) for node in entries)
-    text = without.text.encode()
-    inner, outer, hidden = list[_Item](), list[tuple[_Item, str]](), list[str]()
+    inner = [item for item in items if item.entry(named, 0) is None and not (is_all and item.is_plain)]
+    if inner and select_end is None:
+        return None
+    hidden = {item.byte: f'"{_HIDDEN}{place}"' for place, item in enumerate(inner)}
+    # What stands in the user's text, with its place, and what does not.
+    pieces: list[tuple[int, str] | str] = ["FROM (\n"]
+    text, start = without.text.encode(), select_end if inner and select_end is not None else 0
+    if inner:
+        pieces.append((0, text[:start].decode()))
+    for item in inner:
+        pieces += [" (\n", (item.byte, item.text), f"\n) AS {hidden[item.byte]},"]
+    pieces += [(start, text[start:].decode()), "\n) AS input SELECT *"]
+    if inner:
+        pieces.append(f" EXCLUDE ({', '.join(hidden.values())})")
+    pieces.append(", create_sort_key(")
     for item in items:
-        names = [node["column_names"] for node in walk(item.node) if node["class"] == "COLUMN_REF"]
-        is_plain = all(len(name) == 1 for name in names)
-        if item.node["class"] == "CONSTANT":
-            outer.append((item, f"#{item.text}"))
-        elif item.node["class"] == "COLUMN_REF" and is_plain and folded(names[0][0]) in named:
-            outer.append((item, quoted(names[0][0])))
-        elif is_all and is_plain:
-            outer.append((item, ""))
-        elif select_end is not None:
-            hidden.append(f'"{_HIDDEN}{len(inner)}"')
-            inner.append(item)
-            outer.append((item, hidden[-1]))
+        entry = item.entry(named, len(inner)) or hidden.get(item.byte)
+        pieces += [entry] if entry is not None else ["(\n", (item.byte, item.text), "\n)"]
+        pieces.append(f", '{item.how}'" + (", " if item is not items[-1] else ""))
+    pieces.append(f') AS "{_KEY}"')
+    glue = [""]
+    for piece in pieces:
+        if isinstance(piece, str):
+            glue[-1] += piece
         else:
-            return None
-    parts: list[tuple[int, str]] = []
-    glue = ["FROM (\n"]
-
-    def put(byte: int, part: str, behind: str) -> None:
-        parts.append((byte, part))
-        glue.append(behind)
-
-    start = 0
-    if inner and select_end is not None:
-        put(0, text[:select_end].decode(), " (\n")
-        for item, name in zip(inner, hidden, strict=True):
-            put(item.byte, item.text, f"\n) AS {name}, " + ("(\n" if name != hidden[-1] else ""))
-        start = select_end
-    put(start, text[start:].decode(), "\n) AS input SELECT *" + (f" EXCLUDE ({', '.join(hidden)})" if hidden else ""))
-    glue[-1] += ", create_sort_key("
-    for item, name in outer:
-        if name.startswith("#"):
-            name = f"#{int(name[1:]) + len(hidden)}"
-        if name:
-            glue[-1] += name
-        else:
-            glue[-1] += "(\n"
-            put(item.byte, item.text, "\n)")
-        glue[-1] += f", '{item.how}'" + (", " if item is not items[-1] else "")
-    glue[-1] += f') AS "{_KEY}"'
+            glue.append("")
+    parts = tuple(piece for piece in pieces if not isinstance(piece, str))
     # What a key takes, and what is hidden: so that it is reckoned with.
     *inner_levels, last = without.levels
     grown = replace(last, entries=(*last.entries, *(item.node for item in (*inner, *items))))
-    return replace(without, text=clause.text, levels=(*inner_levels, grown), parts=tuple(parts), glue=tuple(glue))
+    return replace(without, text=clause.text, levels=(*inner_levels, grown), parts=parts, glue=tuple(glue))
 
 
 def _is_plain_star(node: Node) -> bool:

@@ -66,7 +66,7 @@ def rows(sql: str, directory: Path) -> list[tuple[object, ...]]:
         ORDER BY x.b, (c % 7) -- ORDER BY (c
         DESC /* , */, e LIMIT 20000 OFFSET 7""",
         "SELECT c, l FROM input ORDER BY l DESC, c LIMIT 100000",
-        "FROM input SELECT c, b ORDER BY b COLLATE nocase, c LIMIT 30000".replace(" COLLATE nocase", ""),
+        "FROM input SELECT c, b ORDER BY b, c LIMIT 30000",
         "SELECT * EXCLUDE (b) FROM input ORDER BY b, c DESC",
         "SELECT * REPLACE (-c AS c) FROM input ORDER BY d, input.c",
         "SELECT c FROM input t ORDER BY t.d, t.c",

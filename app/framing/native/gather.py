@@ -13,14 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from app.framing.native import LIBRARY
+from app.framing.native.kinds import TEXT_SPARE_BYTES
 from app.framing.native.room import Room
 
 _GATHERED = "qqqqqqqqqqqii"
 """``gathered`` of ``gather.c``."""
 _WORDS, _MADE_VALUES, _NULLS, _NBYTES = 13, 5, 9, 10
 _TEXTS = -1
-_SPARE_BYTES = 32
-"""A text may be written so many bytes at a time."""
 _INT32 = ctypes.c_int32
 
 
@@ -58,7 +57,7 @@ def _taken_by_c(wanted: Sequence[tuple[Taken, int]], count: int, text_bytes: int
     for one, width in wanted:
         validity = room.want(bits)[0] if one.may_miss or one.column.null_count else -1
         places.append((validity, room.want(_first_bytes(width, count))[0]))
-    texts, _ = room.want(text_bytes + _SPARE_BYTES)
+    texts, _ = room.want(text_bytes + TEXT_SPARE_BYTES)
     start = room.make()
     words: list[int] = []
     for (one, width), (validity, values) in zip(wanted, places, strict=True):

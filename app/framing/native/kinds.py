@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 _INT64, _FLOAT64, _DATE32, STRING, BOOL, _TIMESTAMP, _DECIMAL, _INT32, STRUCT, FLOAT32 = range(1, 11)
+TEXT_SPARE_BYTES = 32
+"""Behind texts that are put: one may be written so many bytes at a time (``put_bytes`` of ``values.h``)."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
