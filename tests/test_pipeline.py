@@ -283,6 +283,32 @@ async def test_a_brisk_stage_leads_pages_in_their_order_on_the_threads_that_take
     ]
 
 
+async def test_pages_that_wait_are_taken_together_by_a_stage_that_leads() -> None:
+    @dataclass
+    class Several(Warm):
+        counts: list[int] = field(default_factory=list)
+
+        @property
+        def brisk(self) -> bool:
+            return True
+
+        def feed_several(self, pages: list[Page]) -> Iterable[Page]:
+            self.counts.append(len(pages))
+            payload = b"".join(page.payload for page in pages)
+            yield Page(payload, len(payload))
+
+    several, slow, sink = Several(), Map(delay_s=0.002), Collect()
+    run = flow(numbers(200, PAGE // 5), [several, slow], sink, lanes=2)
+    await run.run()
+    assert max(several.counts) == 5  # a page of the flow, and no more
+    assert sum(several.counts) + len(several.in_place) == 200
+    assert b"".join(page.payload for page in sink.pages[:-2:2]) == b"".join(
+        [page.payload async for page in numbers(200, PAGE // 5)]
+    )
+    clocks = {clock.name: (clock.bytes_in, clock.bytes_out) for clock in run.statistics().stages}
+    assert clocks == {"warm": (40 * PAGE, 40 * PAGE + 3), "map": (40 * PAGE + 3, 80 * PAGE + 6)}
+
+
 async def test_a_failure_before_or_behind_the_lead_is_the_first_one_of_the_stream() -> None:
     @dataclass
     class Fails(Warm):

@@ -173,6 +173,24 @@ class Brisk(Protocol):
 
 
 @runtime_checkable
+class Sheds(Protocol):
+    """A stage that has freed what it needed for a page before it gives a result: the stages behind it, which work on the
+    same thread meanwhile, find so much more room."""
+
+    keeps: float
+    """What is left of ``grows`` by then: results."""
+
+
+@runtime_checkable
+class TakesSeveral(Protocol):
+    """A stage that makes fewer and larger pages of those that wait than of each by itself."""
+
+    def feed_several(self, pages: Sequence[Page]) -> Iterable[Page]:
+        """As ``feed`` for one after the other; together they are no more than a page of the flow."""
+        ...
+
+
+@runtime_checkable
 class Gathers(Protocol):
     """A stage that keeps its place and gives little before the end, if anything: a page costs it less than to read the page
     from text did. Where that is done on threads, each page goes on to it there when it is its turn."""

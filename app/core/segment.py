@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.core.interfaces import Brisk, Gathers, Operator, Resizes, Sated, Stage
+from app.core.interfaces import Brisk, Gathers, Operator, Resizes, Sated, Sheds, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,10 @@ def worst_case_bytes(
         if isinstance(segment, Parallel):
             # One page at a time is led, and one at a time trails; what comes of the first may be a copy that each page
             # in work has by itself, or keep alive the page that it was cut from; and of the last a page of results.
-            at_once = sum(grown[len(segment.lead) : len(parts) - len(segment.trail)])
+            middle = slice(len(segment.lead), len(parts) - len(segment.trail))
+            at_once = _fused_bytes(segment.stages, grown[middle])
             pages_bytes = page + later if segment.lead else page
-            total += page + int(sum(grown) - at_once + lanes * (pages_bytes + at_once))
+            total += page + int(sum(grown) - sum(grown[middle]) + lanes * (pages_bytes + at_once))
             total += later if segment.trail else 0
         elif isinstance(segment, Quick):
             total += int(sum(grown))
@@ -136,6 +137,15 @@ def worst_case_bytes(
             total += max(high_water_bytes, page)
     total += 2 * page
     return total
+
+
+def _fused_bytes(stages: Sequence[Stage], grown: Sequence[float]) -> float:
+    """What one page becomes at the most on its way through ``stages``, of which each makes what ``grown`` has for it."""
+    most = kept = 0.0
+    for stage, nbytes in zip(stages, grown, strict=True):
+        most = max(most, kept + nbytes)
+        kept += nbytes * stage.keeps / stage.grows if isinstance(stage, Sheds) else nbytes
+    return most
 
 
 def parts_of(segment: Segment) -> tuple[Stage | Operator, ...]:

@@ -83,27 +83,29 @@ def too_long(line: int, byte: int, max_line_bytes: int) -> Refusal:
 
 
 class Cutter:
-    """Takes pieces of a stream and gives blocks of about ``page_bytes``; more only where one record is longer. Records of
+    """Takes pieces of a stream and gives blocks of about ``block_bytes``; more only where one record is longer. Records of
     more than ``max_line_bytes`` without their newline are told and passed over; ``new_end`` finds where they end.
 
-    Blocks are cut smaller where they would occupy more than twice ``page_bytes`` by ``size_of``. A started record is
-    kept back: at most ``max_line_bytes``, its length without the newline, and an eighth that a bytearray takes ahead.
-    ``byte`` and ``line`` are where the stream starts.
+    Blocks are cut smaller where they would occupy more than ``most_bytes`` (twice ``block_bytes``) by ``size_of``. A
+    started record is kept back: at most ``max_line_bytes``, its length without the newline, and an eighth that a bytearray
+    takes ahead. ``byte`` and ``line`` are where the stream starts.
     """
 
     def __init__(
         self,
         index: Index,
         *,
-        page_bytes: int,
+        block_bytes: int,
         max_line_bytes: int,
+        most_bytes: int | None = None,
         size_of: SizeOf = lambda nbytes, newlines: nbytes,
         new_end: Callable[[], RecordEnd] = LineEnd,
         byte: int = 0,
         line: int = 1,
     ) -> None:
         self._index = index
-        self._page_bytes = page_bytes
+        self._block_bytes = block_bytes
+        self._most_bytes = 2 * block_bytes if most_bytes is None else most_bytes
         self._max_line_bytes = max_line_bytes
         self._shown_bytes = min(_SHOWN_BYTES, max_line_bytes)  # not what happens to be there, which cuts decide
         self._size_of = size_of
@@ -113,23 +115,25 @@ class Cutter:
         self._passing: tuple[RecordEnd, TooLong] | None = None
         self._tail = bytearray()
         self._scan_at_bytes = 0
-        self._window_bytes = page_bytes
+        self._window_bytes = block_bytes
         self.is_quick = False
         """The last piece was cut as quickly as is possible, so that the next one probably will be."""
 
-    def feed(self, piece: bytes | memoryview) -> Iterator[Block | TooLong]:
-        """The blocks that ``piece`` completes."""
+    def feed(self, *pieces: bytes | memoryview) -> Iterator[Block | TooLong]:
+        """The blocks that ``pieces`` complete, all together: fewer and larger ones than one after the other."""
         if self._passing is not None:
-            piece = self._pass_over(*self._passing, memoryview(piece))
-            if not len(piece):
+            pieces = tuple(piece for piece in map(self._behind, pieces) if len(piece))
+            if not pieces:
                 return
-        size = len(self._tail) + len(piece)
+        size = len(self._tail) + sum(map(len, pieces))
         # A started record that spans many pieces is scanned again only once it has doubled: linear, not quadratic.
-        wait = size < self._scan_at_bytes or _NEWLINE.search(piece) is None
+        wait = size < self._scan_at_bytes or not any(map(_NEWLINE.search, pieces))
         if wait and size <= self._max_line_bytes:
-            self._tail += piece
+            for piece in pieces:
+                self._tail += piece
             return
-        buffer = joined(self._tail, piece)
+        buffer = joined(self._tail, *pieces)
+        del pieces
         self._tail = bytearray()
         yield from self._cut(buffer)
 
@@ -162,7 +166,7 @@ class Cutter:
                 continue
             end = position or end
             newlines = ends.newlines(start, end)
-            ratio = self._size_of(end - start, newlines) / (2 * self._page_bytes)
+            ratio = self._size_of(end - start, newlines) / self._most_bytes
             if newlines > 1 and ratio > 1:
                 wanted = start + (end - start) // math.ceil(ratio)
                 length = ends(start, wanted) - start or shorter(ends, start, end)
@@ -173,7 +177,7 @@ class Cutter:
             fits = int((end - start) / ratio * 0.97) + 1
             if ratio <= 0.9:
                 fits = max(self._window_bytes, min(fits, self._window_bytes * 9 // 8))
-            self._window_bytes = min(self._page_bytes, fits)
+            self._window_bytes = min(self._block_bytes, fits)
             whole = start == 0 and end == len(buffer)
             block = Block(buffer if whole else view[start:end], self._byte, self._line, newlines)
             self._byte += end - start
@@ -183,6 +187,10 @@ class Cutter:
             window = self._even(len(buffer) - start)
         self._tail += view[start:]
         self._scan_at_bytes = 2 * len(self._tail) if b"\n" in self._tail else 0
+
+    def _behind(self, piece: bytes | memoryview) -> bytes | memoryview:
+        """What of ``piece`` is behind the record that is passed over, if one is."""
+        return piece if self._passing is None else self._pass_over(*self._passing, memoryview(piece))
 
     def _pass_over(self, record_end: RecordEnd, long: TooLong, piece: memoryview) -> memoryview:
         """What is behind the record in ``piece``."""
@@ -195,8 +203,9 @@ class Cutter:
 
     def _even(self, nbytes: int) -> int:
         """The first of equal parts of a buffer: what is done for each block is not done for a few bytes that are left."""
-        most = self._window_bytes
-        over = most // 2 if most == self._page_bytes else 0  # where records are not known to occupy too much
+        most, over = self._window_bytes, 0
+        if most == self._block_bytes:  # where records are not known to occupy too much
+            over = max(most // 16, (self._most_bytes - most) // 2)
         parts = max(1, math.ceil((nbytes - over) / most))
         return math.ceil(nbytes / parts)
 

@@ -8,6 +8,7 @@ reads the block. The library is built with the package; without it, or for other
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,9 @@ class _Fields:
 class CsvKernel:
     """Reads the columns of ``schema`` from records that have all the columns ``names``.
 
-    ``most_bytes`` is what it may take for a while, beside the rows: blocks that need more are pyarrow's too. Calls may
-    run on several threads at once; the GIL is given up for most of each.
+    ``most_bytes`` is what it may take for a while, beside the rows: blocks that need more are pyarrow's too, and so are
+    those whose rows would occupy more than ``most_rows_bytes``. Calls may run on several threads at once; the GIL is given
+    up for most of each.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CsvKernel:
         delimiter: int,
         quote: int,
         most_bytes: int,
+        most_rows_bytes: float,
     ) -> None:
         slots = {column.field.name: slot for slot, column in enumerate(columns)}
         self._library = library
@@ -68,6 +71,7 @@ class CsvKernel:
         self._delimiter = delimiter
         self._quote = quote
         self._most_bytes = most_bytes
+        self._most_rows_bytes = most_rows_bytes
 
     def read(self, data: bytes | memoryview, lines: int) -> pa.RecordBatch | None:
         """The rows of whole records, in which no more than ``lines`` newlines stand; None where pyarrow has to look."""
@@ -127,6 +131,8 @@ class CsvKernel:
                 places.append([validity, room.want(4 * (rows + 1)), room.want(found.nbytes[slot] + 32)])
             else:
                 places.append([validity, room.want(int((rows + 7) * kind.value_bytes))])
+        if room.nbytes > self._most_rows_bytes:
+            return None
         address = room.make()
         for place, [validity, *parts] in zip(made, places, strict=True):
             place.validity, place.values = address + validity[0], address + parts[-1][0]
@@ -146,10 +152,17 @@ class CsvKernel:
 
 
 def kernel(
-    schema: pa.Schema, names: Sequence[str], *, delimiter: bytes, quote: bytes, most_bytes: int
+    schema: pa.Schema,
+    names: Sequence[str],
+    *,
+    delimiter: bytes,
+    quote: bytes,
+    most_bytes: int,
+    most_rows_bytes: float = math.inf,
 ) -> CsvKernel | None:
     """One for ``schema``, some of the columns ``names`` in their order; None if C does not know a type of it."""
     columns = [_Column(field, kind) for field in schema if (kind := kind_of(field.type)) is not None]
     if LIBRARY is None or len(columns) < len(schema) or len(set(names)) < len(names):
         return None
-    return CsvKernel(LIBRARY, columns, names, delimiter[0], quote[0] if quote else 0, most_bytes)
+    quotes = quote[0] if quote else 0
+    return CsvKernel(LIBRARY, columns, names, delimiter[0], quotes, most_bytes, most_rows_bytes)

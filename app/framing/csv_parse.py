@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.core.page import Page
-from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, parts, short, table_page
 from app.framing.csv_table import CsvTable
 from app.framing.csv_types import overflows
 
@@ -36,9 +36,10 @@ class CsvParse:
 
     name = "csv-parse"
     holds = 0
-    # By pages of the flow, which the cut keeps the rows of a block within: the rows, and pyarrow's copy of the text
-    # with four bytes for a field. Bad rows are looked for after that was freed, in small pieces.
+    # By pages of the flow, which the rows of a block, or of a part of it, keep within: the rows, and pyarrow's copy of the
+    # text with four bytes for a field. Bad rows are looked for after that was freed, in small pieces.
     grows = 3.0
+    keeps = 1.0
     stateless = True
 
     def __init__(self, table: CsvTable) -> None:
@@ -46,15 +47,25 @@ class CsvParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other records."""
-        yield parse_page(
-            page,
-            self._table.schema,
-            read=partial(self._judge, page.rows),
-            index=self._table.index,
-            records=self._records,
-            blame=self._blame,
-            faults=self._faults,
-        )
+        table = self._table
+        batch = table.kernel.read(page.payload, page.rows) if page.nbytes and table.kernel is not None else None
+        if batch is not None:
+            table.weight.note(page.nbytes, batch)
+            yield table_page(page, table.schema, [batch], [])
+            return
+        for part in parts(page, table.index, table.weight.most, 2 * table.page_bytes):
+            rows = parse_page(
+                part,
+                table.schema,
+                read=partial(self._judge, part.rows),
+                index=table.index,
+                records=self._records,
+                blame=self._blame,
+                faults=self._faults,
+            )
+            if part.nbytes:
+                table.weight.note(part.nbytes, rows.payload)
+            yield rows
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""

@@ -19,12 +19,16 @@ from app.framing.dialect import CsvDialect
 from app.framing.ends import Ends
 from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
-from app.framing.schema import check_width, row_bytes, settle
+from app.framing.schema import check_width, settle
 from app.framing.survey import Survey
-from app.framing.table_cut import Opening
+from app.framing.table_cut import Opening, TableCut
+from app.framing.weight import Weight
 
 _REJECT_BYTES = 96
 """What a row is reckoned to occupy at least when blocks are cut: a reject takes three or four times that."""
+_FIELD_BYTES = 2.2
+"""What a field is reckoned to take while it is read: a bit more than half of where it ends, as that has twice the room that
+rows have. See ``_kernel``."""
 _GROUP_COLUMNS = 256
 """Columns that are converted in one pass over a block: pyarrow takes 10 KiB for each while it does."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -34,7 +38,7 @@ class CsvTable:
     """What both stages of a reader know of their table.
 
     Once ``open`` gave an ``Opening``, it has the ``names`` of all columns, the ``schema`` of those that are needed (one
-    at least: it carries the rows), and perhaps a ``kernel`` that reads these.
+    at least: it carries the rows), what these occupy as ``weight``, and perhaps a ``kernel`` that reads them.
     """
 
     def __init__(
@@ -53,9 +57,10 @@ class CsvTable:
         self.schema = pa.schema([])
         self.names: list[str] = []
         self.kernel: CsvKernel | None = None
+        self.weight = self._weight()
         self._needs = needs
         self._dialect = dialect
-        self._page_bytes = page_bytes
+        self.page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
         self._types = types
         self._survey = survey
@@ -93,8 +98,12 @@ class CsvTable:
         # Where only rows are counted, a column has to carry them; whatever stands there.
         self.schema = pa.schema(needed or [schema.field(0).with_type(pa.string())])
         self.kernel = self._kernel()
-        bytes_per_row = max(_REJECT_BYTES, row_bytes(self.schema))
-        return Opening(header_bytes, newlines, lambda nbytes, newlines: nbytes + newlines * bytes_per_row)
+        self.weight = self._weight()
+        return Opening(header_bytes, newlines, self.weight.most if self.kernel is None else self.weight.likely)
+
+    def _weight(self) -> Weight:
+        reading_bytes = _FIELD_BYTES * len(self.names)
+        return Weight(self.schema, growth=1.0, least_bytes=_REJECT_BYTES, reading_bytes=reading_bytes)
 
     def _kernel(self) -> CsvKernel | None:
         if self._dialect.nulls != ("",):
@@ -105,7 +114,18 @@ class CsvTable:
             delimiter=self._dialect.delimiter,
             quote=self._dialect.quote,
             # Beside the rows, as much as pyarrow takes at the most: see CsvParse.grows.
-            most_bytes=4 * self._page_bytes,
+            most_bytes=4 * self.page_bytes,
+            most_rows_bytes=2 * self.page_bytes,
+        )
+
+    def cut(self, block_bytes: int) -> TableCut:
+        """The stage that opens it, and cuts it into blocks."""
+        return TableCut(
+            "csv-cut",
+            self,
+            page_bytes=self.page_bytes,
+            max_line_bytes=self._max_line_bytes,
+            block_bytes=block_bytes,
         )
 
     def evidence(self, block: bytes) -> pa.Schema:
@@ -208,12 +228,12 @@ class CsvTable:
                     "bad_encoding", f"line {line}, the header, is not valid UTF-8", line=line, byte=byte
                 ) from None
             return self._names(first.decode(errors="replace").encode(), line, byte)
-        check_width(len(names), self._page_bytes)
+        check_width(len(names), self.page_bytes)
         return _unique(names if self._dialect.header else [""] * len(names))
 
     def _sample(self, prefix: bytes, ends: Ends, start: int, end: int, columns: int) -> bytes:
         """The first records: as many as take no more than two pages while their types are still to be found."""
-        while (end - start) + 9 * columns * prefix.count(b"\n", start, end) > 2 * self._page_bytes:
+        while (end - start) + 9 * columns * prefix.count(b"\n", start, end) > 2 * self.page_bytes:
             length = shorter(ends, start, end)
             if not length:
                 break

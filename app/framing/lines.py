@@ -29,7 +29,7 @@ class LineCut:
         # The started line, and what a bytearray takes ahead.
         self.holds = max_line_bytes + max_line_bytes // 8 + 8192
         self._max_line_bytes = max_line_bytes
-        self._cutter = Cutter(line_ends, page_bytes=page_bytes, max_line_bytes=max_line_bytes)
+        self._cutter = Cutter(line_ends, block_bytes=page_bytes, max_line_bytes=max_line_bytes)
         self._first = True
 
     @property

@@ -23,14 +23,13 @@ import pyarrow as pa
 
 from app.core.interfaces import Stage
 from app.core.page import Page
-from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, parts, short, table_page
 from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import TOO_DEEP, NdjsonTable
 from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
-from app.framing.table_cut import TableCut
 
 _ARRAY_HINT = "; cut a JSON array into its elements, one a line"
 _BLAMED_ROW = re.compile(r"in row (\d+)")
@@ -54,13 +53,13 @@ def reader(
     all columns, and have those that ``needs`` asks for.
     """
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey, needs=needs)
-    return [TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), NdjsonParse(table)]
+    return [table.cut(2 * page_bytes), NdjsonParse(table)]
 
 
 def surveyor(*, page_bytes: int, max_line_bytes: int) -> tuple[Stage, Survey]:
     """The stages of a first pass over byte pages: one that cuts, and one that looks at the types."""
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types={})
-    return TableCut("ndjson-cut", table, page_bytes=page_bytes, max_line_bytes=max_line_bytes), Survey(table)
+    return table.cut(page_bytes), Survey(table)
 
 
 def writer(*, page_bytes: int) -> list[Stage]:
@@ -74,10 +73,11 @@ class NdjsonParse:
 
     name = "ndjson-parse"
     holds = 0
-    # By pages of the flow, which the cut keeps the rows of a block within: the rows; pyarrow's copy of all values as text
-    # with an index for each, of a block that is half as large again; the rows once more where dates are made of texts.
-    # Bad lines are looked for after that was freed; at their worst a reject for each.
+    # By pages of the flow, which the rows of a block, or of a part of it, keep within: the rows; pyarrow's copy of all
+    # values as text with an index for each, of a part that is half as large again; the rows once more where dates are
+    # made of texts. Bad lines are looked for after that was freed; at their worst a reject for each.
     grows = 3.6
+    keeps = 1.0
     stateless = True
 
     def __init__(self, table: NdjsonTable) -> None:
@@ -85,14 +85,24 @@ class NdjsonParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other lines."""
-        yield parse_page(
-            page,
-            self._table.schema,
-            read=partial(self._judge, page),
-            index=line_ends,
-            records=lambda text: list(_lines(text)),
-            blame=self._blame,
-        )
+        table = self._table
+        batch = table.kernel.read(page.payload, page.rows) if page.nbytes and table.kernel is not None else None
+        if batch is not None:
+            table.weight.note(page.nbytes, batch)
+            yield table_page(page, table.schema, [batch], [])
+            return
+        for part in parts(page, line_ends, table.weight.most, 2 * table.page_bytes):
+            rows = parse_page(
+                part,
+                table.schema,
+                read=partial(self._judge, part),
+                index=line_ends,
+                records=lambda text: list(_lines(text)),
+                blame=self._blame,
+            )
+            if part.nbytes:
+                table.weight.note(part.nbytes, rows.payload)
+            yield rows
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""

@@ -8,6 +8,7 @@ reads the block. The library is built with the package; without it, or for other
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -27,13 +28,17 @@ _SPAN_BYTES = 8
 class NdjsonKernel:
     """Reads the columns of ``schema`` that are ``wanted`` (indices), and judges the others.
 
-    ``most_bytes`` is what it may take for a while, beside the rows: blocks that need more are pyarrow's too. Calls may
-    run on several threads at once; the GIL is given up for most of each.
+    ``most_bytes`` is what it may take for a while, beside the rows: blocks that need more are pyarrow's too, and so are
+    those whose rows would occupy more than ``most_rows_bytes``. Calls may run on several threads at once; the GIL is given
+    up for most of each.
     """
 
-    def __init__(self, library: ctypes.CDLL, schema: pa.Schema, wanted: list[int], most_bytes: int) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, schema: pa.Schema, wanted: list[int], most_bytes: int, most_rows_bytes: float
+    ) -> None:
         self._library = library
         self._most_bytes = most_bytes
+        self._most_rows_bytes = most_rows_bytes
         self._schema = pa.schema([schema.field(index) for index in wanted])
         self._wanted = wanted
         # Breadth first: the row itself, its fields, and then what stands within these.
@@ -76,7 +81,7 @@ class NdjsonKernel:
                 nodes[index].spans, _ = spans.want(_SPAN_BYTES * lines)
             elif kind.code != STRUCT:
                 places[index].append(fixed.want(int(lines * kind.value_bytes) + 1))
-        if spans.nbytes > self._most_bytes:
+        if spans.nbytes > self._most_bytes or fixed.nbytes > self._most_rows_bytes:
             return None
         fixed_at, spans_at = fixed.make(), scratch(spans.nbytes).address
         for index, kind in self._used:
@@ -90,6 +95,8 @@ class NdjsonKernel:
         if rows < 0:
             return None
         text_places = {i: (texts.want(4 * (rows + 1)), texts.want(nodes[i].nbytes + 32)) for i in self._strings}
+        if fixed.nbytes + texts.nbytes > self._most_rows_bytes:
+            return None
         if text_places:
             texts_at = texts.make()
             for index, (offsets, characters) in text_places.items():
@@ -116,11 +123,13 @@ class NdjsonKernel:
 _NEWLINE = b"\n"[0]
 
 
-def kernel(schema: pa.Schema, wanted: list[int], *, most_bytes: int) -> NdjsonKernel | None:
+def kernel(
+    schema: pa.Schema, wanted: list[int], *, most_bytes: int, most_rows_bytes: float = math.inf
+) -> NdjsonKernel | None:
     """One for those columns of ``schema`` whose indices are ``wanted``; None if C does not know a type of any column."""
     if LIBRARY is None or not all(_is_known(list(fields)) for fields in _objects(schema)):
         return None
-    return NdjsonKernel(LIBRARY, schema, wanted, most_bytes)
+    return NdjsonKernel(LIBRARY, schema, wanted, most_bytes, most_rows_bytes)
 
 
 def _objects(schema: pa.Schema) -> Iterator[pa.Schema | pa.StructType]:

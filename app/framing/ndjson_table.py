@@ -29,10 +29,14 @@ from app.framing.ndjson_types import (
 from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 from app.framing.survey import Survey
-from app.framing.table_cut import Opening
+from app.framing.table_cut import Opening, TableCut
+from app.framing.weight import Weight
 
 _REJECT_BYTES = 128
 """What a row is reckoned to occupy at least when blocks are cut: a reject takes two or three times that."""
+_TEXT_BYTES = 5.5
+"""What a text is reckoned to take while it is read: two thirds of where it starts and ends, as that has half as much room
+again as rows have. See ``open``."""
 _SAMPLE_BYTES = 64 * 1024
 """Whose types are looked whether the rest of the first page has them too."""
 TOO_DEEP = "objects and lists stand in one another too deep"
@@ -58,10 +62,11 @@ class NdjsonTable:
         self.kernel: NdjsonKernel | None = None
         self._needs = needs
         self._survey = survey
-        self._page_bytes = page_bytes
+        self.page_bytes = page_bytes
         self._max_line_bytes = max_line_bytes
         self._types = types
         self.every = self._text_schema = self.schema
+        self.weight = self._weight()
 
     def index(self, buffer: bytes) -> Ends:
         """Records are lines."""
@@ -79,7 +84,7 @@ class NdjsonTable:
             if len(prefix) > self._max_line_bytes:
                 raise too_long(line, byte, self._max_line_bytes)
             return None
-        while inference_bytes(prefix, end) > 2 * self._page_bytes and (length := shorter(ends, 0, end)):
+        while inference_bytes(prefix, end) > 2 * self.page_bytes and (length := shorter(ends, 0, end)):
             end = length
         if self._survey is None:
             found = self._like_the_first(prefix[:end], ends(0, _SAMPLE_BYTES)) or self._inferred(prefix[:end])
@@ -87,22 +92,31 @@ class NdjsonTable:
             found = self._survey.schema
         added = [pa.field(name, type_) for name, type_ in self._types.items() if name not in found.names]
         self.every = settle(pa.schema([*found, *added]), self._types)
-        check_width(leaves(self.every), self._page_bytes)
+        check_width(leaves(self.every), self.page_bytes)
         wanted = needed_fields(self._needs, self.every) or [0][: len(self.every)]
         self.schema = pa.schema([self.every.field(index) for index in wanted])
         # Beside the rows, as much as pyarrow takes at the most: see NdjsonParse.grows.
-        self.kernel = kernel(self.every, wanted, most_bytes=3 * self._page_bytes)
+        self.kernel = kernel(self.every, wanted, most_bytes=3 * self.page_bytes, most_rows_bytes=2 * self.page_bytes)
         # pyarrow reads these from numbers alone.
         self._text_schema = pa.schema(
             [pa.field(f.name, pa.string()) if _is_text_in_json(f.type) else f for f in self.every]
         )
-        growth, bytes_per_row = text_growth(self.every), max(_REJECT_BYTES, row_bytes(self.every))
-        return Opening(0, 0, lambda nbytes, newlines: growth * nbytes + newlines * bytes_per_row)
+        self.weight = self._weight()
+        return Opening(0, 0, self.weight.most if self.kernel is None else self.weight.likely)
+
+    def _weight(self) -> Weight:
+        """pyarrow makes all columns, C those that are wanted."""
+        return Weight(
+            self.schema,
+            growth=text_growth(self.every),
+            least_bytes=max(_REJECT_BYTES, row_bytes(self.every)),
+            reading_bytes=_TEXT_BYTES * leaves(self.schema),
+        )
 
     def _looked_at(self, text: bytes) -> bytes:
         """What of ``text`` types are inferred of, if it has not too many columns for that."""
         text = shallow(text)
-        check_width(distinct_paths(text), self._page_bytes)
+        check_width(distinct_paths(text), self.page_bytes)
         return text
 
     def _inferred(self, text: bytes) -> pa.Schema:
@@ -118,10 +132,20 @@ class NdjsonTable:
         if not are_certain(found):
             return None
         texts, looking = as_texts(found)
-        judge = kernel(texts, looking, most_bytes=3 * self._page_bytes)
+        judge = kernel(texts, looking, most_bytes=3 * self.page_bytes)
         batch = None if judge is None else judge.read(text, text.count(b"\n"))
         same = batch is not None and all(by_look(batch[name]) == found.field(name).type for name in batch.schema.names)
         return found if same else None
+
+    def cut(self, block_bytes: int) -> TableCut:
+        """The stage that opens it, and cuts it into blocks."""
+        return TableCut(
+            "ndjson-cut",
+            self,
+            page_bytes=self.page_bytes,
+            max_line_bytes=self._max_line_bytes,
+            block_bytes=block_bytes,
+        )
 
     def evidence(self, block: bytes) -> pa.Schema:
         """See ``Surveyed``."""
@@ -130,7 +154,7 @@ class NdjsonTable:
     def put_together(self, first: pa.Schema, second: pa.Schema) -> pa.Schema:
         """See ``Surveyed``."""
         found = put_together(first, second)
-        check_width(leaves(found), self._page_bytes)
+        check_width(leaves(found), self.page_bytes)
         return found
 
     def unfinished(self, block: Block) -> Reject | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +47,8 @@ class TextFormat(Protocol):
 
 
 class TableCut:
-    """Byte pages to pages of whole records, once the schema is known by the first ``page_bytes`` of the stream.
+    """Byte pages to pages of whole records, once the schema is known by the first ``page_bytes`` of the stream. They have
+    about ``block_bytes``, and fewer where their rows would occupy more than twice ``page_bytes``.
 
     A byte order mark and blank lines at the very start are left out. ``empty_input`` if there is nothing else.
     Records that are too long become rejects; ``record_too_long`` if there is no other to know the schema by.
@@ -58,11 +59,14 @@ class TableCut:
     # work, beside a copy as clean UTF-8, and where records end. Later the join of a page with the record before it.
     grows = 5.6
 
-    def __init__(self, name: str, format: TextFormat, *, page_bytes: int, max_line_bytes: int) -> None:
+    def __init__(
+        self, name: str, format: TextFormat, *, page_bytes: int, max_line_bytes: int, block_bytes: int
+    ) -> None:
         self.name = name
         self.holds = 2 * max_line_bytes + page_bytes
         self._format = format
         self._page_bytes = page_bytes
+        self._block_bytes = block_bytes
         self._max_line_bytes = max_line_bytes
         self._cutter: Cutter | None = None
         self._start = bytearray()
@@ -78,11 +82,16 @@ class TableCut:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The blocks that ``page`` completes. Raises what opening the format raises."""
-        if self._cutter is None:
-            self._start += page.payload
+        return self.feed_several([page])
+
+    def feed_several(self, pages: Sequence[Page]) -> Iterator[Page]:
+        """See ``TakesSeveral``: the blocks that they complete."""
+        pieces = [page.payload for page in pages]
+        while pieces and self._cutter is None:
+            self._start += pieces.pop(0)
             yield from self._try_open(final=False)
-        else:
-            yield from map(self._page_of, self._cutter.feed(page.payload))
+        if pieces and self._cutter is not None:
+            yield from map(self._page_of, self._cutter.feed(*pieces))
 
     def flush(self) -> Iterator[Page]:
         """The last record, if it lacks its newline; an empty page if there was a header and no record."""
@@ -123,7 +132,8 @@ class TableCut:
                 self._start = bytearray()
                 self._cutter = Cutter(
                     self._format.index,
-                    page_bytes=self._page_bytes,
+                    block_bytes=self._block_bytes,
+                    most_bytes=2 * self._page_bytes,
                     max_line_bytes=self._max_line_bytes,
                     size_of=opening.size_of,
                     new_end=self._format.record_end,

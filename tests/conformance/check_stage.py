@@ -18,10 +18,12 @@ from typing import Any
 import pyarrow as pa
 
 from app.core.errors import Refusal
-from app.core.interfaces import Operator, Stage
+from app.core.interfaces import Operator, Sheds, Stage, TakesSeveral
 from app.core.page import Page, Reject
 from app.framing.native.scratch import scratch
 
+_AT_ONCE = (1, 2, 5)
+"""How many pages at a time a stage gets that takes several."""
 MakeStages = Callable[[], Sequence[Stage]]
 
 
@@ -76,10 +78,17 @@ def table_cuts(table: pa.Table) -> Iterator[list[Page]]:
     yield [Page(b, max(1, b.nbytes), rows=b.num_rows, first=i == 0) for i, b in enumerate((empty, whole, empty))]
 
 
-def run_stages(stages: Sequence[Stage], pages: Iterable[Page]) -> Iterator[Page]:
-    """Everything that ``stages`` make of ``pages``, depth first and lazily as in the engine, then flushed in order."""
-    for page in pages:
-        yield from _through(stages, page)
+def run_stages(stages: Sequence[Stage], pages: Iterable[Page], at_once: int = 1) -> Iterator[Page]:
+    """Everything that ``stages`` make of ``pages``, depth first and lazily as in the engine, then flushed in order. The first
+    stage gets ``at_once`` of them together."""
+    pages = iter(pages)
+    while group := list(itertools.islice(pages, at_once)):
+        if len(group) == 1:
+            yield from _through(stages, group[0])
+        else:
+            assert isinstance(stages[0], TakesSeveral)
+            for page in stages[0].feed_several(group):
+                yield from _through(stages[1:], page)
     for index, stage in enumerate(stages):
         for page in stage.flush():
             yield from _through(stages[index + 1 :], page)
@@ -106,15 +115,19 @@ def check_stage(make: MakeStages, streams: Iterable[Sequence[Page]], *, page_byt
 
     ``streams`` are the same input in different cuts. For each: the same content, rejects and refusal come out; every
     page's ``nbytes`` and ``rows`` are those of its payload; only the first output page is ``first``; a table stream has
-    a page, and one schema; ``first`` and ``stateless`` keep the contract of each single stage. ``page_bytes``: no
+    a page, and one schema; where the first stage takes several pages at once, it does not matter either how many these are;
+    ``first`` and ``stateless`` keep the contract of each single stage. ``page_bytes``: no
     output page of several rows or of bytes may exceed its double.
     """
     expected: Outcome | None = None
-    for pages in streams:
+    together = _AT_ONCE if isinstance(make()[0], TakesSeveral) else _AT_ONCE[:1]
+    for pages, at_once in itertools.product(streams, together):
+        if at_once > max(1, len(pages)):
+            continue
         stages = [_Checked(stage) for stage in make()]
         out: list[Page] = []
         try:
-            for page in run_stages(stages, pages):
+            for page in run_stages(stages, pages, at_once):
                 out.append(page)  # noqa: PERF402, what came before a refusal is checked too
         except Refusal as refusal:
             found = Outcome(None, (), (refusal.code, refusal.line, refusal.byte, refusal.column))
@@ -122,7 +135,7 @@ def check_stage(make: MakeStages, streams: Iterable[Sequence[Page]], *, page_byt
             found = Outcome(_content(out), tuple(reject for page in out for reject in page.rejects), None)
         _check_pages(out, page_bytes)
         cut = [page.nbytes for page in pages]
-        assert expected is None or found == expected, f"cut {cut}:\n{found}\nis not\n{expected}"
+        assert expected is None or found == expected, f"cut {cut}, {at_once} at a time:\n{found}\nis not\n{expected}"
         expected = found
     assert expected is not None, "no stream was given"
     return expected
@@ -175,6 +188,10 @@ class _Checked:
             yield result
         assert count or not self.stateless, f"{self.name} is stateless and gave nothing for a page"
 
+    def feed_several(self, pages: Sequence[Page]) -> Iterator[Page]:
+        assert isinstance(self.stage, TakesSeveral)
+        yield from self.stage.feed_several(pages)
+
     def flush(self) -> Iterator[Page]:
         for result in self.stage.flush():
             assert not self.stateless, f"{self.name} is stateless and gave a page at flush"
@@ -219,9 +236,14 @@ class _Weighed:
             self.own_bytes += sum(_allocated()) - sum(before)
             if page is None:
                 break
+            if isinstance(self.stage, Sheds):
+                kept = self.stage.holds + self.stage.keeps * enough_bytes + self.slack_bytes
+                assert self.own_bytes <= kept, f"{self.stage.name} keeps {self.own_bytes} bytes, declared {kept:.0f}"
             results.append(page)
             del page  # only the list holds it now, so that it is freed while it is given on
-            if not self.stage.stateless or sum(result.nbytes for result in results) > enough_bytes:
+            # Rejects are taken off each page as it comes, by the stage behind the parser.
+            is_much = sum(result.nbytes for result in results) > enough_bytes or bool(results[-1].rejects)
+            if is_much or not self.stage.stateless:
                 self._give(results)
         del iterator
         self._give(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -191,8 +192,41 @@ def test_memory_stays_within_what_is_declared() -> None:
     texts = b"a,b,c\n" + b'some words,"quoted ""words""",\xc3\xbc\n' * 60_000
     bad = b"a,b\n" + b"1,2\nx,2\n" * (MIB // 8)
     for data in (narrow, wide, texts, bad):
-        check_memory(
-            lambda: make(page_bytes=page, max_line_bytes=page),
-            pages_of(data, range(page, len(data), page)),
-            page_bytes=page,
-        )
+        pages = pages_of(data, range(page, len(data), page))
+        # What is cut comes in pages of the source, what is parsed goes in those of the flow.
+        check_memory(lambda: make(page_bytes=page, max_line_bytes=page)[:1], pages, page_bytes=page)
+        check_memory(lambda: make(page_bytes=page, max_line_bytes=page), pages, page_bytes=2 * page)
+
+
+@pytest.mark.parametrize("text", [b"x" * 20, b"x" * 300, b'"a ""quoted"" word"'])
+def test_rows_that_become_larger_than_those_before_still_come_in_pages(text: bytes) -> None:
+    """Where blocks end is a guess by what earlier ones came to."""
+    short, long = b"1,2,3,4,5,6,7,8,\n", b"1,2,3,4,5,6,7,8," + text + b"\n"
+    data = b"a,b,c,d,e,f,g,h,t\n" + short * 6000 + long * 600
+    pages = pages_of(data, range(PAGE, len(data), PAGE))
+    [cut, parse] = make("t:varchar")
+    blocks, made = [], []
+    for block in run_stages([cut], pages, at_once=2):
+        blocks.append(block)
+        made += list(parse.feed(block))
+    assert len(made) > len(blocks)  # so that there was something to find out
+    assert max(page.nbytes for page in made) <= 2 * PAGE + 64 * 9
+    # With nothing in the texts more went into a block than with all that could be there.
+    assert max(block.rows for block in blocks) > 1.1 * blocks[0].rows
+    assert sum(page.rows for page in made) == 6600
+    places = [(page.line, page.byte, page.rows) for page in made]
+    assert all(line + rows == after for (line, _, rows), (after, _, _) in itertools.pairwise(places))
+    assert all(data.count(b"\n", 0, byte) + 1 == line for line, byte, _ in places)
+    assert check_stage(lambda: make("t:varchar"), [pages], page_bytes=PAGE).rejects == ()
+
+
+def test_bad_rows_of_a_block_that_is_taken_in_parts_tell_their_places() -> None:
+    lines = [b"%d,%d\n" % (n % 7, n) if n % 400 != 399 else b"x,%d\n" % n for n in range(6000)]
+    data = b"a,b\n" + b"".join(lines)
+    streams = [pages_of(data, range(size, len(data), size)) for size in (1000, PAGE, 2 * PAGE)]
+    outcome = check_stage(lambda: make("a:bigint"), streams, page_bytes=PAGE)
+    places = [(reject.line, reject.byte, reject.code) for reject in outcome.rejects]
+    assert places == [(n + 2, 4 + sum(map(len, lines[:n])), "bad_value") for n in range(6000) if n % 400 == 399]
+    [cut, parse] = make("a:bigint")
+    blocks = list(run_stages([cut], streams[1], at_once=2))
+    assert max(len(list(parse.feed(block))) for block in blocks) > 1

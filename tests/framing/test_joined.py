@@ -17,3 +17,4 @@ def test_one_behind_the_other(first_bytes: int, second_bytes: int) -> None:
     expected = first + second[2:-3]
     assert joined(first, memoryview(second)[2:-3]) == expected
     assert joined(bytearray(first), second[2:-3]) == expected
+    assert joined(bytearray(first), memoryview(second)[2:-3], second) == expected + second

@@ -15,7 +15,7 @@ _UINT64 = ctypes.c_uint64
 _CALLS: dict[str, tuple[type | None, ...]] = {
     # The result, then the arguments; what each is stands in the sources.
     "weir_has_avx2": (_INT32,),
-    "weir_join": (None, _PLACE, _PLACE, _INT64, _PLACE, _INT64),
+    "weir_join": (None, _PLACE, _PLACE, _INT64),
     "weir_csv_record_ends": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT64, _PLACE, _PLACE),
     "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
     "weir_csv_split_regular": (
@@ -37,6 +37,12 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     "weir_rows_bytes": (_INT64, _PLACE, _INT32, _INT64, _INT32, _INT32),
     "weir_rows_write": (_INT64, _PLACE, _INT32, _INT64, _PLACE, _INT32, _PLACE, _INT32, _PLACE),
 }
+
+
+class Piece(ctypes.Structure):
+    """``piece`` of joined.c."""
+
+    _fields_ = [("text", _PLACE), ("nbytes", _INT64)]
 
 
 class Column(ctypes.Structure):

@@ -1,11 +1,18 @@
-/* One text behind another. */
+/* Texts one behind the other. */
 
 #include <stdint.h>
 #include <string.h>
 
-/* Both, to out. */
-void weir_join(uint8_t *out, const uint8_t *first, int64_t first_bytes, const uint8_t *second, int64_t second_bytes)
+typedef struct {
+    const uint8_t *text;
+    int64_t nbytes;
+} piece;
+
+/* All of them, to out. */
+void weir_join(uint8_t *out, const piece *pieces, int64_t count)
 {
-    memcpy(out, first, (size_t)first_bytes);
-    memcpy(out + first_bytes, second, (size_t)second_bytes);
+    for (const piece *one = pieces; one < pieces + count; one++) {
+        memcpy(out, one->text, (size_t)one->nbytes);
+        out += one->nbytes;
+    }
 }

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pyarrow as pa
 
 from app.core.unset import unset_bytes
-from app.framing.native import LIBRARY
+from app.framing.native import LIBRARY, Piece
 
 _LEAST_BYTES = 64 * 1024
 """Below, to give the GIL up and to have it back costs more."""
 
 
-def joined(first: bytes | bytearray, second: bytes | memoryview) -> bytes:
-    """``first`` and ``second``, one behind the other."""
-    nbytes = len(first) + len(second)
+def joined(*pieces: bytes | bytearray | memoryview) -> bytes:
+    """``pieces``, one behind the other."""
+    nbytes = sum(map(len, pieces))
     if LIBRARY is None or nbytes < _LEAST_BYTES:
-        return b"".join((first, second))
+        return b"".join(pieces)
     made = unset_bytes(nbytes)
-    before, behind = pa.py_buffer(first), pa.py_buffer(second)
-    LIBRARY.weir_join(pa.py_buffer(made).address, before.address, len(first), behind.address, len(second))
+    buffers = [pa.py_buffer(piece) for piece in pieces]
+    places = (Piece * len(buffers))(*[Piece(buffer.address, buffer.size) for buffer in buffers])
+    LIBRARY.weir_join(pa.py_buffer(made).address, ctypes.addressof(places), len(places))
     return made

@@ -7,8 +7,8 @@ from typing import cast
 
 import pyarrow as pa
 
-SCRATCH_BYTES = 1024 * 1024
-"""What a thread keeps for the next call."""
+SCRATCH_BYTES = 1280 * 1024
+"""What a thread keeps for the next call: where the records of a block of 2 MiB end, and the fields of most."""
 
 
 class _Kept(threading.local):
