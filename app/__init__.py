@@ -65,7 +65,9 @@ Decisions, and what was not chosen
   tests too, and does all else.
 * A query that groups is taken apart (``stages/sql_levels``): keys and arguments on the workers, totals by C in one table, in
   the order of the input, and DuckDB over the totals. So sums of floats are always the same; what has no room among the
-  totals goes on to DuckDB, which spills. ``distinct``, ORDER BY and rarer aggregates are DuckDB's alone, on one thread.
+  totals goes to disk in sorted runs (``stages/groups_merge``). Rarer aggregates are DuckDB's alone, on one thread.
+* ORDER BY (``stages/sort``) and ``distinct`` (``stages/distinct``) are ours, for what DuckDB needs in memory grows with the
+  rows, whatever it writes to disk; and of ``distinct`` a row is given as soon as it comes, where DuckDB's come at the end.
 * Windows are ours, and not DuckDB's: it would give them at the end. Their groups stay in one table of the library in C
   (``stages/groups``), to which rows are added in their order, so that nothing depends on where pages were cut; pyarrow's
   ``group_by`` would make all groups anew with each page, at a fifth of the speed.

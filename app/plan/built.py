@@ -11,6 +11,7 @@ from app.core.page import Page
 from app.core.segment import split, worst_case_bytes
 from app.framing import Format
 from app.framing.needs import PassedOver
+from app.stages.distinct import Distinct
 from app.stages.sort import Sort
 from app.stages.sql import Query
 from app.stages.tolerance import Tolerance
@@ -70,8 +71,8 @@ class Built:
 
     @property
     def spilled_bytes(self) -> int:
-        """What its queries and sorts had on disk at the most."""
-        return sum(stage.spilled_bytes for stage in self.stages if isinstance(stage, Query | Sort))
+        """What its queries, its sorts and its ``distinct`` had on disk at the most."""
+        return sum(stage.spilled_bytes for stage in self.stages if isinstance(stage, Query | Sort | Distinct))
 
     @property
     def keeps_length(self) -> bool:

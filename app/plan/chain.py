@@ -13,6 +13,7 @@ from app.framing.charset import Transcode
 from app.framing.lines import reader as line_reader
 from app.plan.plan import PlannedStep
 from app.stages import StageContext
+from app.stages.distinct import Distinct
 from app.stages.sort import Sort
 from app.stages.sql import Query
 from app.stages.sql_engine import QueryOptions
@@ -91,8 +92,8 @@ def plain_stages(
 
 
 def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: QueryOptions) -> list[Stage | Operator]:
-    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, one that groups or
-    sorts what these give, and the others."""
+    """Steps on rows, with neighbouring SQL steps fused: those that come first and that workers can do, one that groups,
+    sorts or tells apart what these give, and the others."""
     stages: list[Stage | Operator] = []
     clauses: list[tuple[str, str]] = []
 
@@ -112,12 +113,16 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
                 stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
                 del clauses[:1]
             elif (sorting := ordering(clause)) is not None:
-                stages.append(Query((), query, before=on_workers, ordering=sorting))
+                stages.append(Query((), query, before=on_workers, keyed=sorting.rows))
                 stages.append(Sort(query, skip=sorting.skip, count=sorting.count))
                 del clauses[:1]
+            elif clause.kind == "distinct":
+                stages.append(Distinct(clause, query))
+                del clauses[:1]
             else:
-                stages.append(Query(tuple(clauses), query, before=on_workers))
-                clauses.clear()
+                together = list(takewhile(lambda clause: clause[0] != "distinct", clauses))
+                stages.append(Query(together, query, before=on_workers))
+                del clauses[: len(together)]
 
     for planned in steps:
         if planned.step.make is None:

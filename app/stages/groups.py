@@ -74,6 +74,8 @@ class _Table(Protocol):
 
     def totals(self, *, partial: bool) -> list[pa.Array]: ...
 
+    def firsts(self, start: int) -> pa.Array: ...
+
     def clear(self) -> None: ...
 
 
@@ -150,6 +152,11 @@ class Groups:
             partial.num_rows,
             are_totals=True,
         )
+
+    def firsts(self, start: int) -> pa.Array:
+        """Of groups from ``start`` on, in the order in which they first came, the first total: the first of numbers of which
+        none is null."""
+        return self._table.firsts(start)
 
     def take(self) -> pa.RecordBatch:
         """Leads, keys (``k0``…), and totals (``t0``…), in the order in which groups first came; then it is empty, and

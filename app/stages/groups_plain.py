@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -100,6 +101,10 @@ class PlainTable:
             except (pa.ArrowInvalid, OverflowError) as error:
                 raise OverflowError(f"a sum does not fit {result_type}") from error
         return arrays
+
+    def firsts(self, start: int) -> pa.Array:
+        """See ``Groups.firsts``."""
+        return pa.array([state[0][0] for state in islice(self, start, None)], self._totals[0][2])
 
     def clear(self) -> None:
         """No group any more."""

@@ -173,6 +173,12 @@ class NativeTable:
             arrays.append(one.array())
         return arrays
 
+    def firsts(self, start: int) -> pa.Array:
+        """See ``Groups.firsts``."""
+        count, state_bytes = len(self) - start, self._state_bytes[0]
+        numbers = ctypes.string_at(self._states[0][0].address + state_bytes * start, state_bytes * count)
+        return pa.Array.from_buffers(self._total_types[0], count, [None, pa.py_buffer(numbers)])
+
     def clear(self) -> None:
         """No group any more."""
         for (state, seen, _), state_bytes in zip(self._states, self._state_bytes, strict=True):

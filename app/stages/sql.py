@@ -20,7 +20,6 @@ from app.stages.sql_engine import INSTANCE_BYTES, MEMORY_LIMIT_BYTES, QueryOptio
 from app.stages.sql_file import FileFeed
 from app.stages.sql_growth import growth
 from app.stages.sql_levels import levels
-from app.stages.sql_ordering import Ordering
 from app.stages.sql_pages import fitted, pieces, query_page
 from app.stages.sql_parser import open_parser
 from app.stages.sql_text import SQL_STEPS, parse
@@ -69,14 +68,14 @@ class Query:
     ``sql`` can only be the first.
 
     Rows keep their order. ``where`` keeps rows, ``select`` gives its list, ``derive`` all columns and its list;
-    ``distinct`` the first row of each key; ``aggregate`` a row for each group, in the order of the keys. All is computed
+    ``aggregate`` a row for each group, in the order of the keys. All is computed
     in the order of the input, so that sums of floats are the same however it came. Raises ``bad_sql``, before any
     output, where a column is missing, a type does not fit or a name is given twice; ``bad_computation`` where a value
     cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
     what has to be remembered outgrows memory or disk. Half of its memory is for groups, which go to disk in sorted runs.
 
-    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives, and with
-    ``ordering`` it gives what ``Sort`` takes, in place of clauses.
+    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives, and what is
+    ``keyed``, in place of clauses, gives rows with a key behind them, for ``Sort``.
     ``before`` are clauses of which stages before it take care, but not where it reads a file itself.
     """
 
@@ -89,11 +88,11 @@ class Query:
         *,
         before: Sequence[tuple[str, str]] = (),
         grouped: Grouped | None = None,
-        ordering: Ordering | None = None,
+        keyed: Clause | None = None,
     ) -> None:
         self._before = [parse(kind, text) for kind, text in before]
         self._grouped = grouped
-        self._clauses = [parse(kind, text) for kind, text in clauses] if ordering is None else [ordering.rows]
+        self._clauses = [parse(kind, text) for kind, text in clauses] if keyed is None else [keyed]
         self._growth = growth([*self._before, *self._clauses])
         self._page_bytes = options.page_bytes
         self._options = options

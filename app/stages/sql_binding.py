@@ -15,12 +15,10 @@ from app.stages.sql_clause import Clause, place, steps_of
 from app.stages.sql_expression import suggest
 from app.stages.sql_functions import VALUE_NAMES
 from app.stages.sql_parser import VERBS, character
-from app.stages.sql_types import plain_type, quoted
+from app.stages.sql_types import KEY, plain_type, quoted
 
 _MOST_COLUMNS_TOLD = 20
 _LONGEST_REASON = 300
-_ROW = '"\ue001"'
-"""The number of a row, for a while: a private character, as no column has it for a name."""
 _DESCRIBE = "DESCRIBE "
 # DuckDB's kinds of errors that come from values.
 _COMPUTATIONS = frozenset(("Conversion", "Out of Range", "Invalid Input", "Mismatch Type", "Not implemented"))
@@ -98,7 +96,7 @@ class Bound:
         if clause.kind == "aggregate":
             return self._grouped(clause)
         if clause.kind == "distinct":
-            return self._distinct(clause, columns)
+            return self._keyed(clause, columns)
         head, tail = VERBS[clause.kind]
         return self.followed_by(head).with_text(clause, 0).within("", tail)
 
@@ -113,18 +111,16 @@ class Bound:
             tail += f"GROUP BY {', '.join(keys)} ORDER BY {order}"
         return bound.within("", tail)
 
-    def _distinct(self, clause: Clause, columns: Sequence[str]) -> Bound:
-        """The first row of each key, in the order of the input."""
-        numbered = self.followed_by(f" SELECT *, row_number() OVER () AS {_ROW}")
-        firsts = numbered.within("FROM (", ") AS input SELECT DISTINCT ON (\n")
-        if clause.parts:
-            firsts = firsts.with_text(clause, 0)
-        else:
-            firsts = firsts.within("", ", ".join(map(quoted, columns)))
-        firsts = firsts.within("", "\n) *")
-        if not firsts.pieces:  # a distinct without a text has no place to be found by
-            firsts = Bound(firsts.sql, (Piece(clause, 0, "", 0),))
-        return firsts.within("FROM (", f") SELECT * EXCLUDE ({_ROW}) ORDER BY {_ROW}")
+    def _keyed(self, clause: Clause, columns: Sequence[str]) -> Bound:
+        """All rows, and behind their columns the bytes that tell them apart; see ``DistinctKeys``."""
+        nodes = [node for node in clause.levels[0].entries if node["class"] == "COLUMN_REF"]
+        found = [(".".join(map(quoted, node["column_names"])), place(node)) for node in nodes]
+        bound, between = self.followed_by(" SELECT *, create_sort_key("), ""
+        for key, byte in found or [(quoted(name), 0) for name in columns]:
+            bound = bound.within("", between)
+            bound = Bound(bound.sql + key, (*bound.pieces, Piece(clause, byte, key, len(bound.sql.encode()))))
+            between = ", 'ASC NULLS LAST', "
+        return bound.within("", f", 'ASC NULLS LAST') AS {quoted(KEY)}")
 
     def _too_large(self, reason: str) -> Refusal:
         if not any(piece.clause.is_whole for piece in self.pieces):

@@ -15,10 +15,10 @@ from app.framing.needs import folded
 from app.stages.sql_clause import Clause
 from app.stages.sql_parser import Node, literal, walk
 from app.stages.sql_query import parse_query
-from app.stages.sql_types import quoted
+from app.stages.sql_types import KEY, quoted
 
-_KEY, _HIDDEN = "\ue002key", "\ue002"
-"""Columns for a while: private characters, as no column has them in its name."""
+_HIDDEN = "\ue002"
+"""Of columns for a while; see ``KEY``."""
 _MOST_FIRST_ROWS = 10_000
 """What is as few as that behind ORDER BY, DuckDB keeps in memory by itself."""
 
@@ -108,7 +108,7 @@ def _with_key(clause: Clause, without: Clause, items: Sequence[_Item], select_en
         entry = item.entry(named, len(inner)) or hidden.get(item.byte)
         pieces += [entry] if entry is not None else ["(\n", (item.byte, item.text), "\n)"]
         pieces.append(f", '{item.how}'" + (", " if item is not items[-1] else ""))
-    pieces.append(f') AS "{_KEY}"')
+    pieces.append(f') AS "{KEY}"')
     glue = [""]
     for piece in pieces:
         if isinstance(piece, str):

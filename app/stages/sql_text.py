@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from app.core.errors import Refusal
@@ -77,14 +78,18 @@ def _aggregate(text: str) -> Clause:
 
 def _distinct(text: str) -> Clause:
     """``a, b``, or nothing for all columns."""
-    if not text.strip():
-        return Clause("distinct", text, (Level((), (), keeps_columns=True),), (), is_whole=True)
-    nodes = _nodes("distinct", text, Part(text, 0))
-    clause = Clause("distinct", text, (Level((), tuple(nodes), keeps_columns=True),), ((0, text),), is_whole=True)
+    nodes = _nodes("distinct", text, Part(text, 0)) if text.strip() else []
+    clause = Clause("distinct", text, (Level((), tuple(nodes), keeps_columns=True),), (), is_whole=True)
     for node in nodes:
         if node["class"] != "COLUMN_REF" or node["alias"]:
             clause.refuse("distinct is about columns; derive what they are computed from first", node)
     return clause
+
+
+def keyed(clause: Clause) -> Clause:
+    """Of a ``distinct`` what gives each row a key, of which ``Distinct`` gives the first."""
+    keys = clause.levels[0].others or parse("select", "*").entries
+    return replace(clause, levels=(Level(keys, (), keeps_columns=True),), is_whole=False)
 
 
 def _nodes(kind: str, text: str, part: Part) -> list[Node]:

@@ -15,6 +15,9 @@ import pyarrow as pa
 from app.core.errors import Refusal
 from app.framing.needs import folded
 
+KEY = "\ue002key"
+"""A column for a while, bytes by which rows are sorted, or told apart: private characters, as no column has them in its
+name."""
 _NAMELESS = "\ue000"
 """Stands for a column without a name, which DuckDB would call v0: a private character, as no name has it."""
 

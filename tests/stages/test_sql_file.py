@@ -112,7 +112,6 @@ QUERIES: dict[str, tuple[tuple[str, str], ...]] = {
     "NaN is the largest": (("sql", "SELECT count(*) AS n FROM input WHERE f64 > 1e300 OR isnan(f32)"),),
     "NaN comes first": (("sql", "SELECT f32, id FROM input ORDER BY f32 DESC, id LIMIT 5"),),
     "ties keep their order": (("sql", "SELECT few, id FROM input ORDER BY few LIMIT 40"),),
-    "the first of each": (("distinct", "few"),),
     "the first rows": (("sql", "SELECT sum(id) AS s FROM (SELECT id FROM input LIMIT 1700)"),),
     "bounds of texts": (("sql", 'SELECT max("Many"), min(few), max(day), min(moment), max(d38) FROM input'),),
     "names": (("aggregate", 'sum("with.dot") AS a, max("quo""te") AS b, first(MANY) AS c by few'),),

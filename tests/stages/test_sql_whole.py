@@ -15,10 +15,16 @@ import pytest
 from app.core.errors import Refusal
 from app.core.interfaces import Spill
 from app.core.page import Page
+from app.plan.chain import row_stages
+from app.plan.plan import PlannedStep
+from app.stages import STEPS, StageContext
+from app.stages.distinct import Distinct
 from app.stages.sql import Query, check
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_functions import AGGREGATES, HOLDING_AGGREGATES, WINDOWS
+from app.stages.sql_text import parse
 from app.stores.spool import Spool
+from tests.conformance.check_stage import run_chain
 
 PAGE = 1 << 16
 ROWS = 6000
@@ -45,7 +51,12 @@ def options(whole_bytes: int = 64 << 20, spill: Spill | None = None) -> QueryOpt
 
 
 def run(*clauses: tuple[str, str], table: pa.Table = TABLE, rows: int = 700) -> pa.Table:
-    found = list(Query(clauses, options()).run(pages(table, rows)))
+    if any(kind == "distinct" for kind, _ in clauses):
+        planned = [PlannedStep(STEPS[kind], text) for kind, text in clauses]
+        context = StageContext(PAGE, 100, False, {}, None, tolerant=False)
+        found = list(run_chain(row_stages(planned, context, options()), pages(table, rows)))
+    else:
+        found = list(Query(clauses, options()).run(pages(table, rows)))
     assert [page.first for page in found] == [True] + [False] * (len(found) - 1)
     return pa.Table.from_batches([page.payload for page in found])
 
@@ -158,10 +169,10 @@ def test_what_does_not_fit_into_memory_goes_to_disk(spill: Spool) -> None:
     assert (rows, total) == (3_000_000, 2_999_999 * 1_500_000)
     assert query.spilled_bytes > 16 << 20
 
-    query = Query((("distinct", "half"),), options(40 << 20, spill))
-    ids = pa.chunked_array([page.payload.column("id") for page in query.run(numbered())])
+    firsts = Distinct(parse("distinct", "half"), options(40 << 20, spill))
+    ids = pa.chunked_array([page.payload.column("id") for page in firsts.run(numbered())])
     assert ids.equals(pa.chunked_array([pa.array(range(0, 3_000_000, 2))]))
-    assert query.spilled_bytes > 16 << 20
+    assert firsts.spilled_bytes > 16 << 20
     assert [path.name for path in spill.directory.iterdir()] == ["owner.lock"]
 
     spill.limit_bytes = 4 << 20

@@ -1,0 +1,172 @@
+"""The first row of each key, in the order of the input, in however little memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from app.core.errors import Refusal
+from app.core.page import Page, Reject
+from app.stages import distinct, groups
+from app.stages.distinct import Distinct
+from app.stages.sql_engine import QueryOptions
+from app.stages.sql_text import parse
+from app.stores.spool import Spool
+
+SMALL = 128 * 1024
+ROWS = 12_000
+_chance = random.Random(4)
+TABLE = pa.table(
+    {
+        "id": range(ROWS),
+        "few": pa.array([_chance.choice([None, "", "a", "ä long name of more than fifteen"]) for _ in range(ROWS)]),
+        "many": [f"some text {_chance.randrange(9000)}" for _ in range(ROWS)],
+        "f": [_chance.choice([None, 0.0, -0.0, float("nan"), 1.5, _chance.random()]) for _ in range(ROWS)],
+        "moment": [datetime(2024, 1, 1, 0, 0, _chance.randrange(60)) for _ in range(ROWS)],
+        "d": pa.array([_chance.randrange(9000) for _ in range(ROWS)]).cast(pa.decimal128(21, 2)),
+        "list": [[_chance.randrange(90)] * _chance.randrange(3) for _ in range(ROWS)],
+        "s": [{"x": _chance.randrange(9000), "y": None} for _ in range(ROWS)],
+        "b": pa.array([_chance.choice([b"ab", b"cd", None]) for _ in range(ROWS)], pa.binary(2)),
+    }
+)
+
+
+@contextmanager
+def spooled(directory: Path, limit_bytes: int = 1 << 30) -> Iterator[Spool]:
+    """At the end nothing is left on disk."""
+    with closing(Spool(directory, limit_bytes=limit_bytes)) as spool:
+        yield spool
+        status = spool.statistics()
+        assert (status.used_bytes, status.open_files) == (0, 0)
+
+
+def pages(table: pa.Table = TABLE, at_a_time: int = 700) -> Iterator[Page]:
+    for index, batch in enumerate(table.combine_chunks().to_batches(at_a_time)):
+        rejects = (Reject(index + 1, 0, "bad", "", ""),) if index % 7 == 3 else ()
+        yield Page(batch, max(1, batch.nbytes), batch.num_rows, first=index == 0, rejects=rejects)
+
+
+def firsts(columns: str, spool: Spool | None, holds: int) -> Distinct:
+    made = Distinct(parse("distinct", columns), QueryOptions(64 * 1024, 1, 0, spool))
+    made.holds = holds
+    return made
+
+
+def wanted(columns: str) -> list[dict[str, object]]:
+    with duckdb.connect() as connection:
+        connection.register("input", TABLE)
+        on = columns or ", ".join(f'"{name}"' for name in TABLE.schema.names)
+        found = connection.sql(f"SELECT min(id) FROM input GROUP BY {on}").fetchall()
+    ids = sorted(number for (number,) in found)
+    return TABLE.take(pa.array(ids)).to_pylist()
+
+
+@pytest.mark.parametrize("holds", [8 << 20, SMALL])
+@pytest.mark.parametrize(
+    "columns", ["id", "few", "MANY", "few, d", "f", "moment, b", "list", "list, f, few", "s.x", "input.few, d", "s", ""]
+)
+def test_the_first_of_each(columns: str, holds: int, tmp_path: Path) -> None:
+    with spooled(tmp_path) as spool:
+        stage = firsts(columns, spool, holds)
+        found = list(stage.run(pages()))
+    assert [page.first for page in found] == [True] + [False] * (len(found) - 1)
+    rows = [row for page in found for row in page.payload.to_pylist()]
+    assert repr(rows) == repr(wanted(columns))
+    assert sum(len(page.rejects) for page in found) == sum(len(page.rejects) for page in pages())
+    assert (stage.spilled_bytes > 0) == (holds == SMALL and columns not in ("few", "moment, b", "list"))
+
+
+@pytest.mark.parametrize("at_a_time", [1, 90, ROWS])
+@pytest.mark.parametrize("is_native", [True, False])
+def test_how_it_is_cut_does_not_matter(
+    at_a_time: int, is_native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_native:
+        monkeypatch.setattr(groups, "LIBRARY", None)
+    table = TABLE.select(["id", "many"]).slice(0, 3000 if at_a_time == 1 else ROWS)
+    with spooled(tmp_path) as spool:
+        found = list(firsts("many", spool, SMALL).run(pages(table, at_a_time)))
+    ids = [number for page in found for number in page.payload.column("id").to_pylist()]
+    seen: dict[str, int] = {}
+    for number, text in enumerate(table.column("many").to_pylist()):
+        seen.setdefault(text, number)
+    assert ids == list(seen.values())
+
+
+def test_parts_that_do_not_fit_are_parted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distinct, "_PARTS", 2)
+    levels = []
+    parts = distinct._Apart.parts
+
+    def noted(self: distinct._Apart, level: int) -> distinct._Parts:
+        levels.append(level)
+        return parts(self, level)
+
+    monkeypatch.setattr(distinct._Apart, "parts", noted)
+    with spooled(tmp_path) as spool:
+        found = list(firsts("many, few", spool, SMALL).run(pages()))
+    assert max(levels) >= 2
+    assert repr([row for page in found for row in page.payload.to_pylist()]) == repr(wanted("many, few"))
+
+
+def test_rows_are_given_as_they_come() -> None:
+    def endless() -> Iterator[Page]:
+        yield next(pages())
+        raise AssertionError("nobody needs more for the first rows")
+
+    made = firsts("few", None, 8 << 20).run(endless())
+    assert [next(made).rows, next(made).rows] == [0, 4]
+
+
+def test_a_sliver_of_rows_does_not_keep_its_page(tmp_path: Path) -> None:
+    found = [page.payload for page in firsts("few", None, 8 << 20).run(pages())]
+    assert max(batch.get_total_buffer_size() for batch in found) < 4096
+
+
+def test_columns_that_are_not_there_are_refused() -> None:
+    for columns, position in (("few, zz", 5), ("s.z", 0)):
+        with pytest.raises(Refusal) as caught:
+            list(firsts(columns, None, 8 << 20).run(pages()))
+        assert (caught.value.code, caught.value.position) == ("bad_sql", position)
+
+
+def test_without_a_disk_it_says_so() -> None:
+    with pytest.raises(Refusal) as caught:
+        list(firsts("id", None, SMALL).run(pages()))
+    assert caught.value.code == "state_too_large"
+
+
+def test_a_full_disk_leaves_nothing_there(tmp_path: Path) -> None:
+    with spooled(tmp_path, limit_bytes=1 << 19) as spool, pytest.raises(Refusal) as caught:
+        list(firsts("id", spool, SMALL).run(pages()))
+    assert caught.value.code == "spool_full"
+
+
+def test_what_the_input_raises_comes_out(tmp_path: Path) -> None:
+    def broken() -> Iterator[Page]:
+        yield from pages()
+        raise Refusal("corrupt_input", "it ends too early")
+
+    with spooled(tmp_path) as spool, pytest.raises(Refusal) as caught:
+        list(firsts("id", spool, SMALL).run(broken()))
+    assert caught.value.code == "corrupt_input"
+
+
+def test_it_can_be_interrupted_while_it_merges(tmp_path: Path) -> None:
+    with spooled(tmp_path) as spool:
+        stage = firsts("many", spool, SMALL)
+        made = stage.run(pages())
+        for page in made:
+            if page.rows and page.payload.column("id")[0].as_py() > ROWS // 2:
+                break
+        stage.interrupt()
+        with pytest.raises(CancelledError):
+            list(made)
