@@ -87,6 +87,7 @@ def main() -> int:
             [lambda: csv_pipe(source, gib)] * asked.clients,
         ),
         f"order by, {asked.gib} GiB": (f"from=csv&sql={quote(_ORDER)}", [lambda: csv_pipe(source, asked.gib * gib)]),
+        "distinct, 50 million keys": ("from=csv&distinct=k&to=csv", [lambda: f"cat {keys(_ROWS, _KEYS)}"]),
         "50 million groups": (f"from=csv&sql={quote(_GROUPS)}", [lambda: f"cat {keys(_ROWS, _KEYS)}"]),
     }
     failed = False

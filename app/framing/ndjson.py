@@ -103,6 +103,7 @@ class NdjsonParse:
             if part.nbytes:
                 table.weight.note(part.nbytes, rows.payload)
             yield rows
+            del rows  # that it is gone when the next ones are made
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""

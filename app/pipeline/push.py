@@ -94,6 +94,7 @@ def _timed(
         clock.bytes_out += page.nbytes
         clock.rows_out += page.rows
         yield from through(stages, clocks, page, index + 1)
+        del page  # that it is gone when the next one is made
 
 
 class Work:

@@ -16,6 +16,7 @@ from app.stages import StageContext
 from app.stages.distinct import Distinct
 from app.stages.sort import Sort
 from app.stages.sql import Query
+from app.stages.sql_distinct import without_distinct
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_levels import levels
 from app.stages.sql_ordering import ordering
@@ -113,8 +114,12 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
                 stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
                 del clauses[:1]
             elif (sorting := ordering(clause)) is not None:
-                stages.append(Query((), query, before=on_workers, keyed=sorting.rows))
+                stages.append(Query((), query, before=on_workers, changed=sorting.rows))
                 stages.append(Sort(query, skip=sorting.skip, count=sorting.count))
+                del clauses[:1]
+            elif (rows := without_distinct(clause)) is not None:
+                stages.append(Query((), query, before=on_workers, changed=rows))
+                stages.append(Distinct(parse("distinct", ""), query))
                 del clauses[:1]
             elif clause.kind == "distinct":
                 stages.append(Distinct(clause, query))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 
@@ -35,12 +35,14 @@ _LEAST_SHARE = 1 / 4
 _FIRST_SHARE, _LATER_SHARE, _PARTS_SHARE, _ORDER_SHARE = 1 / 2, 1 / 4, 1 / 8, 3 / 8
 """Of the memory: keys whose rows were given, which are copied when there is no more room; and then keys of a part, what is on
 its way to the disk, and what comes back from there. What grows is there twice for a moment."""
-_PARTS = 64
+_MOST_PARTS, _LEAST_PARTS = 64, 4
+_COLUMN_BYTES = 256
+"""What a column of a block is to have: Arrow keeps as much beside it."""
 _MOST_LEVELS = 9
 """Parts are parted again by other bits of the same hash, of which there are 64."""
 _BATCH_ROWS = 16 * 1024
-_READ_BYTES, _PARTED_BYTES = 1024 * 1024, 256 * 1024
-"""What is read back at a time, and what is parted at a time at least: each call of DuckDB takes 3 ms."""
+_READ_BYTES = 1024 * 1024
+"""What is read back at a time: each call of DuckDB takes 3 ms."""
 _NUMBER = pa.field("\ue002number", pa.int64())
 """A column for a while: private characters, as no column has them in its name."""
 
@@ -110,7 +112,8 @@ class Distinct:
             closing(RowMerge(schema, memory_bytes=most_bytes, spill=self._spill, look=self._look)) as ordered,
         ):
             parts = apart.parts(0)
-            parts.add_seen(seen.taken())
+            for known in seen.taken():
+                parts.add_seen(known)
             number = 0
             while rows is not None:
                 numbers = pa.array(range(number, number + rows.num_rows), pa.int64())
@@ -171,7 +174,12 @@ class _Seen:
         if len(self._numbers) < rows:
             self._numbers = pa.array(range(rows), pa.int32())
         before = len(self._groups)
-        count = self._groups.add(keys, [self._numbers.slice(0, rows)])
+        try:
+            count = self._groups.add(keys, [self._numbers.slice(0, rows)])
+        except Refusal as refusal:
+            raise Refusal(
+                refusal.code, f"distinct: a key is too large ({refusal.detail}): raise QUERY_MEMORY"
+            ) from None
         return count, self._groups.firsts(before)
 
 
@@ -185,23 +193,24 @@ class _Apart:
             )
         self._keys = keys
         self._most_bytes = int(memory_bytes * _LATER_SHARE)
-        self._block_bytes = int(memory_bytes * _PARTS_SHARE) // _PARTS
+        self._waiting_bytes = int(memory_bytes * _PARTS_SHARE) // 2  # which is there twice while it is parted
         self._spill = spill
         self._look = look
-        self._all = ExitStack()
+        self._open: set[SortedRun] = set()
         self._used_bytes = 0
         self.spilled_bytes = 0
         """The most that stood on disk."""
 
     def close(self) -> None:
         """Give the disk back."""
-        self._all.close()
+        for run in self._open:
+            run.close()
 
     def parts(self, level: int) -> _Parts:
         """Empty ones."""
         if level > _MOST_LEVELS:
             raise Refusal("state_too_large", "distinct: the keys of a few rows outgrow QUERY_MEMORY: raise it")
-        return _Parts(self, self._keys, level, self._block_bytes)
+        return _Parts(self, self._keys, level, self._waiting_bytes)
 
     def firsts(self, parts: _Parts) -> Iterator[pa.RecordBatch]:
         """The first rows of each part, those with a key that was seen excepted; in their order within it."""
@@ -212,7 +221,7 @@ class _Apart:
                 keys = keys.slice(seen.add_seen(keys) if others is None else 0)
                 if keys.num_rows:
                     others = others or self._overflown(parts.level, seen)
-                    others.add_seen([keys])
+                    others.add_seen(keys)
             for rows in _blocks(rows_run):
                 self._look()
                 if others is None:
@@ -225,78 +234,90 @@ class _Apart:
             del seen
             for run in (seen_run, rows_run):
                 if run is not None:
-                    self._used_bytes -= run.nbytes
-                    run.close()
+                    self.drop(run)
             if others is not None:
                 yield from self.firsts(others)
 
     def _overflown(self, level: int, seen: _Seen) -> _Parts:
         parts = self.parts(level + 1)
-        parts.add_seen(seen.taken())
+        for keys in seen.taken():
+            parts.add_seen(keys)
         return parts
 
     def run(self, schema: pa.Schema) -> SortedRun:
         """An empty file for rows."""
         run = SortedRun(self._spill.open(), schema, 0, phase=0)
-        self._all.callback(run.close)
+        self._open.add(run)
         return run
 
-    def note(self, nbytes: int) -> None:
-        """So many bytes more stand on disk."""
+    def write(self, run: SortedRun, rows: pa.RecordBatch) -> None:
+        """Put them behind what is in it."""
         self._look()
-        self._used_bytes += nbytes
+        before = run.nbytes
+        run.add(rows)
+        self._used_bytes += run.nbytes - before
         self.spilled_bytes = max(self.spilled_bytes, self._used_bytes)
+
+    def drop(self, run: SortedRun) -> None:
+        """It is of no more use."""
+        self._used_bytes -= run.nbytes
+        self._open.remove(run)
+        run.close()
 
 
 class _Parts:
-    """Rows, and keys that were seen before them, by some bits of the hash of their keys."""
+    """Rows, and keys that were seen before them, by some bits of the hash of their keys, in a file for each part."""
 
-    def __init__(self, apart: _Apart, keys: DistinctKeys, level: int, block_bytes: int) -> None:
+    def __init__(self, apart: _Apart, keys: DistinctKeys, level: int, waiting_bytes: int) -> None:
         self.level = level
+        self._apart = apart
         self._keys = keys
-        self._seen = [_Part(apart, block_bytes) for _ in range(_PARTS)]
-        self._rows = [_Part(apart, block_bytes) for _ in range(_PARTS)]
+        self._most_bytes = waiting_bytes
+        self._count = _MOST_PARTS
+        while self._count > _LEAST_PARTS and waiting_bytes < _COLUMN_BYTES * len(keys.schema) * self._count:
+            self._count //= 2
+        self._seen: list[SortedRun | None] = [None] * self._count
+        self._rows: list[SortedRun | None] = [None] * self._count
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
 
-    def add_seen(self, batches: Iterator[pa.RecordBatch] | Sequence[pa.RecordBatch]) -> None:
-        """Keys."""
-        for batch in batches:
-            self._add(self._seen, batch, batch.columns)
+    def add_seen(self, keys: pa.RecordBatch) -> None:
+        """Keys, before any row."""
+        self._write(self._seen, keys, keys.columns)
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Rows behind those that were added before."""
         self._waiting.append(rows)
         self._waiting_bytes += rows.nbytes
-        if self._waiting_bytes >= _PARTED_BYTES:
+        if self._waiting_bytes >= self._most_bytes:
             self._part()
 
     def taken(self) -> Iterator[tuple[SortedRun | None, SortedRun]]:
         """Those parts that have rows."""
         self._part()
         for seen, rows in zip(self._seen, self._rows, strict=True):
-            seen_run, rows_run = seen.run(), rows.run()
-            if rows_run is not None:
-                yield seen_run, rows_run
-            elif seen_run is not None:
-                seen_run.close()
+            if rows is not None:
+                yield seen, rows
+            elif seen is not None:
+                self._apart.drop(seen)
 
     def _part(self) -> None:
         if self._waiting:
             rows = pa.concat_batches(self._waiting)
             self._waiting, self._waiting_bytes = [], 0
-            self._add(self._rows, rows, self._keys.of(rows))
+            self._write(self._rows, rows, self._keys.of(rows))
 
-    def _add(self, parts: list[_Part], batch: pa.RecordBatch, keys: Sequence[pa.Array]) -> None:
+    def _write(self, runs: list[SortedRun | None], batch: pa.RecordBatch, keys: Sequence[pa.Array]) -> None:
         if not batch.num_rows:
             return
-        numbers = self._keys.hashed(keys, self.level, _PARTS)
-        order = pc.array_sort_indices(numbers)  # it is stable
-        sorted_rows = batch.take(order)
+        numbers = self._keys.hashed(keys, self.level, self._count)
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(numbers).to_pylist()}
+        batch = batch.take(pc.array_sort_indices(numbers))  # which is stable
         start = 0
-        for counted in sorted(pc.value_counts(numbers).to_pylist(), key=lambda one: one["values"]):
-            parts[counted["values"]].add(sorted_rows.slice(start, counted["counts"]))
-            start += counted["counts"]
+        for number in sorted(counts):
+            run = runs[number] = runs[number] or self._apart.run(batch.schema)
+            self._apart.write(run, batch.slice(start, counts[number]))
+            start += counts[number]
 
 
 def _blocks(run: SortedRun | None) -> Iterator[pa.RecordBatch]:
@@ -306,36 +327,3 @@ def _blocks(run: SortedRun | None) -> Iterator[pa.RecordBatch]:
     at_a_time = max(1, _READ_BYTES * len(run) // run.nbytes)
     for start in range(0, len(run), at_a_time):
         yield pa.concat_batches(map(run.block, range(start, min(len(run), start + at_a_time))))
-
-
-class _Part:
-    """Batches on their way to a file, put together to blocks."""
-
-    def __init__(self, apart: _Apart, block_bytes: int) -> None:
-        self._apart = apart
-        self._block_bytes = block_bytes
-        self._waiting: list[pa.RecordBatch] = []
-        self._waiting_bytes = 0
-        self._run: SortedRun | None = None
-
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Rows behind those that were added before."""
-        # A copy: a slice would keep all of its page.
-        self._waiting.append(pa.concat_batches([rows, rows.slice(0, 0)]))
-        self._waiting_bytes += rows.nbytes
-        if self._waiting_bytes >= self._block_bytes:
-            self._write()
-
-    def run(self) -> SortedRun | None:
-        """All of them, None if there are none."""
-        if self._waiting:
-            self._write()
-        return self._run
-
-    def _write(self) -> None:
-        block = pa.concat_batches(self._waiting)
-        self._waiting, self._waiting_bytes = [], 0
-        self._run = self._run or self._apart.run(block.schema)
-        before = self._run.nbytes
-        self._run.add(block)
-        self._apart.note(self._run.nbytes - before)

@@ -74,8 +74,8 @@ class Query:
     cannot be computed; ``page_too_large`` where a row outgrows two pages; ``state_too_large`` and ``spool_full`` where
     what has to be remembered outgrows memory or disk. Half of its memory is for groups, which go to disk in sorted runs.
 
-    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives, and what is
-    ``keyed``, in place of clauses, gives rows with a key behind them, for ``Sort``.
+    ``spilled_bytes`` is the most that stood on disk. With ``grouped`` its input is what ``GroupTotals`` gives, and ``changed``
+    stands in place of clauses: a query without what ``Sort`` or ``Distinct`` does behind it.
     ``before`` are clauses of which stages before it take care, but not where it reads a file itself.
     """
 
@@ -88,11 +88,11 @@ class Query:
         *,
         before: Sequence[tuple[str, str]] = (),
         grouped: Grouped | None = None,
-        keyed: Clause | None = None,
+        changed: Clause | None = None,
     ) -> None:
         self._before = [parse(kind, text) for kind, text in before]
         self._grouped = grouped
-        self._clauses = [parse(kind, text) for kind, text in clauses] if keyed is None else [keyed]
+        self._clauses = [parse(kind, text) for kind, text in clauses] if changed is None else [changed]
         self._growth = growth([*self._before, *self._clauses])
         self._page_bytes = options.page_bytes
         self._options = options

@@ -184,7 +184,8 @@ def _check_names(clause: Clause, columns: Sequence[str]) -> None:
     for node in clause.expressions:
         names = [str(entry["key"]["column"]) for entry in node.get("rename_list", ())]
         if node["class"] == "COLUMN_REF" and len(node["column_names"]) == 1:
-            names = [name for name in node["column_names"] if name.lower() in VALUE_NAMES]
+            is_column = clause.kind == "distinct"  # and no value, such as current_date
+            names = [name for name in node["column_names"] if is_column or name.lower() in VALUE_NAMES]
         for name in names:
             if folded(name) not in known:
                 raise _missing(clause, place(node), name, columns)

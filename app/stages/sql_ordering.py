@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-import duckdb
-
 from app.framing.needs import folded
 from app.stages.sql_clause import Clause
 from app.stages.sql_parser import Node, literal, walk
 from app.stages.sql_query import parse_query
 from app.stages.sql_types import KEY, quoted
+from app.stages.sql_words import Word, words_of
 
 _HIDDEN = "\ue002"
 """Of columns for a while; see ``KEY``."""
@@ -69,7 +68,7 @@ def ordering(clause: Clause) -> Ordering | None:
     if count is not None and skip + count <= _MOST_FIRST_ROWS:
         return None
     text = clause.text.encode()
-    words = _words(clause.text)
+    words = words_of(clause.text)
     at = next((i for i in range(len(words) - 1, -1, -1) if words[i].is_word("order") and not words[i].depth), None)
     if at is None:
         return None
@@ -133,41 +132,10 @@ def _limit(modifier: Node) -> tuple[int, int | None]:
     return skip or 0, count
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A token: where it begins and ends in bytes, and how many parentheses are open around it."""
-
-    byte: int
-    end: int
-    text: str
-    depth: int
-    is_keyword: bool
-
-    def is_word(self, *words: str) -> bool:
-        """Whether it is one of these, and no name."""
-        return self.is_keyword and self.text.lower() in words
-
-
-def _words(text: str) -> list[_Word]:
-    octets, depth = text.encode(), 0
-    tokens = duckdb.tokenize(text)
-    words: list[_Word] = []
-    for (byte, kind), (end, _) in zip(tokens, [*tokens[1:], (len(octets), None)], strict=True):
-        if kind == duckdb.token_type.comment:
-            continue
-        part = octets[byte:end].decode(errors="replace").strip()
-        # What is between tokens belongs to the one before, a comment excepted.
-        depth -= part[:1] in (")", "]", "}")
-        is_keyword = kind == duckdb.token_type.keyword
-        words.append(_Word(byte, byte + len(part.encode()), part, depth, is_keyword))
-        depth += part[:1] in ("(", "[", "{")
-    return words
-
-
-def _items(orders: Sequence[Node], words: Sequence[_Word], text: bytes) -> list[_Item] | None:
+def _items(orders: Sequence[Node], words: Sequence[Word], text: bytes) -> list[_Item] | None:
     """What stands behind ORDER BY; None where it cannot be told for certain, or cannot be a key."""
     end = next((i for i, word in enumerate(words) if not word.depth and word.is_word("limit", "offset")), len(words))
-    groups: list[list[_Word]] = [[]]
+    groups: list[list[Word]] = [[]]
     for word in words[:end]:
         if word.text == "," and not word.depth:
             groups.append([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
@@ -14,12 +15,16 @@ import pyarrow as pa
 import pytest
 
 from app.core.errors import Refusal
+from app.core.interfaces import Operator, Stage
 from app.core.page import Page, Reject
-from app.stages import distinct, groups
+from app.plan.chain import row_stages
+from app.plan.plan import PlannedStep
+from app.stages import STEPS, StageContext, distinct, groups
 from app.stages.distinct import Distinct
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_text import parse
 from app.stores.spool import Spool
+from tests.conformance.check_stage import run_chain
 
 SMALL = 128 * 1024
 ROWS = 12_000
@@ -102,7 +107,7 @@ def test_how_it_is_cut_does_not_matter(
 
 
 def test_parts_that_do_not_fit_are_parted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distinct, "_PARTS", 2)
+    monkeypatch.setattr(distinct, "_MOST_PARTS", 2)
     levels = []
     parts = distinct._Apart.parts
 
@@ -132,7 +137,7 @@ def test_a_sliver_of_rows_does_not_keep_its_page(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_not_there_are_refused() -> None:
-    for columns, position in (("few, zz", 5), ("s.z", 0)):
+    for columns, position in (("few, zz", 5), ("s.z", 0), ("few, current_date", 5)):
         with pytest.raises(Refusal) as caught:
             list(firsts(columns, None, 8 << 20).run(pages()))
         assert (caught.value.code, caught.value.position) == ("bad_sql", position)
@@ -170,3 +175,51 @@ def test_it_can_be_interrupted_while_it_merges(tmp_path: Path) -> None:
         stage.interrupt()
         with pytest.raises(CancelledError):
             list(made)
+
+
+def chain_of(sql: str) -> list[Stage | Operator]:
+    planned = [PlannedStep(STEPS["sql"], sql)]
+    options = QueryOptions(64 * 1024, 1, 8 << 20)
+    return row_stages(planned, StageContext(64 * 1024, 100, False), options)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT DISTINCT few, b FROM input",
+        "select /* why */ distinct few AS é, 'select distinct' AS t, upper(few) u FROM input WHERE d > 1000 -- DISTINCT",
+        "FROM input SELECT DISTINCT list",
+        'WITH "distinct" AS (SELECT few AS "distinct" FROM input) SELECT DISTINCT "distinct" FROM "distinct"',
+        "SELECT DISTINCT * EXCLUDE (id, many, f) FROM (FROM input LIMIT 5000)",
+    ],
+)
+def test_a_select_distinct_gives_its_rows_in_the_order_of_the_input(sql: str) -> None:
+    stages = chain_of(sql)
+    assert any(isinstance(stage, Distinct) for stage in stages)
+    with duckdb.connect() as connection:
+        connection.register("input", TABLE)
+        plain = re.sub("distinct", "", sql, count=1, flags=re.IGNORECASE) if "WITH" not in sql else None
+        rows = connection.sql(plain or "SELECT few AS distinct FROM input").to_arrow_table().to_pylist()
+    found = [row for page in run_chain(stages, pages()) for row in page.payload.to_pylist()]
+    assert [repr(row) for row in found] == list(dict.fromkeys(map(repr, rows)))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT DISTINCT ON (few) few, b FROM input",
+        "SELECT DISTINCT few FROM input LIMIT 3",
+        "SELECT DISTINCT few FROM input ORDER BY few",
+        "SELECT DISTINCT sum(id) OVER (PARTITION BY few) FROM input",
+        "SELECT count(DISTINCT few) FROM input",
+        "SELECT few FROM (SELECT DISTINCT few, b FROM input)",
+    ],
+)
+def test_other_queries_stay_as_they_are(sql: str) -> None:
+    assert not any(isinstance(stage, Distinct) for stage in chain_of(sql))
+
+
+def test_a_select_distinct_is_refused_where_it_is_wrong() -> None:
+    with pytest.raises(Refusal) as caught:
+        list(run_chain(chain_of("SELECT DISTINCT few, zz FROM input"), pages()))
+    assert (caught.value.code, caught.value.position) == ("bad_sql", 21)

@@ -43,7 +43,7 @@ def rows(sql: str, directory: Path) -> list[tuple[object, ...]]:
     assert found is not None
     with closing(Spool(directory, limit_bytes=1 << 30)) as spool:
         options = QueryOptions(64 * 1024, 1, 0, spool)
-        keyed = Query((), options, keyed=found.rows).run(pages())
+        keyed = Query((), options, changed=found.rows).run(pages())
         made = list(Sort(options, skip=found.skip, count=found.count).run(keyed))
     assert [page.first for page in made] == [True] + [False] * (len(made) - 1)
     assert not any("\ue002" in name for name in made[0].payload.schema.names)
