@@ -53,6 +53,8 @@ Decisions, and what was not chosen
 * One streaming DuckDB query per run, not one per page (2.5 ms a page) and not whole tables (unbounded).
 * ORDER BY over a whole input is not DuckDB's but an external sort of ours (``stages/sort``): what DuckDB needs for it in
   memory grows with the rows, and it found out in the middle of the answer. Its keys of bytes are DuckDB's.
+* Nor is ``distinct`` (``stages/distinct``), for the same reason; and a row is given as soon as it comes, where DuckDB's
+  come at the end. What has no room is parted by hash, which is a third of what it takes to sort it.
 * pyarrow parses with a schema fixed by the first page, not DuckDB: it reports what does not fit; the other rounds it.
   What is written plainly in CSV or NDJSON is parsed by a small library of ours in C (``framing/native``), at three to eight
   times the speed and bit for bit the same; pyarrow stays the judge of everything else, and does it all where there is no
@@ -66,8 +68,6 @@ Decisions, and what was not chosen
 * A query that groups is taken apart (``stages/sql_levels``): keys and arguments on the workers, totals by C in one table, in
   the order of the input, and DuckDB over the totals. So sums of floats are always the same; what has no room among the
   totals goes to disk in sorted runs (``stages/groups_merge``). Rarer aggregates are DuckDB's alone, on one thread.
-* ORDER BY (``stages/sort``) and ``distinct`` (``stages/distinct``) are ours, for what DuckDB needs in memory grows with the
-  rows, whatever it writes to disk; and of ``distinct`` a row is given as soon as it comes, where DuckDB's come at the end.
 * Windows are ours, and not DuckDB's: it would give them at the end. Their groups stay in one table of the library in C
   (``stages/groups``), to which rows are added in their order, so that nothing depends on where pages were cut; pyarrow's
   ``group_by`` would make all groups anew with each page, at a fifth of the speed.
