@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from app.core.page import Page, Reject
 from app.framing.batches import occupied_bytes
-from app.framing.blocks import shorter
 from app.framing.ends import Ends
 
 PARSER_ERRORS = (pa.ArrowException, ValueError, OverflowError)
@@ -147,26 +146,6 @@ def parse_page(
         batches += salvage(text, spans, bad, read, blame)
         rejected += rejects(text, spans, bad, line=line, byte=page.byte + start)
     return table_page(page, schema, batches, rejected)
-
-
-def parts(
-    page: Page, index: Callable[[bytes], Ends], size_of: Callable[[int, int], float], most_bytes: float
-) -> list[Page]:
-    """``page``, whose payload is text, in parts of whole records that occupy no more than ``most_bytes`` by ``size_of``,
-    unless it is one record that does; the first part is as ``first`` as it, and its rejects are the last one's."""
-    if size_of(page.nbytes, page.rows) <= most_bytes:
-        return [page]
-    ends, text, found = index(bytes(page.payload)), memoryview(page.payload), list[Page]()
-    start, line = 0, page.line
-    while start < page.nbytes:
-        end, newlines = page.nbytes, page.rows - sum(part.rows for part in found)
-        while size_of(end - start, newlines) > most_bytes and (length := shorter(ends, start, end)):
-            end, newlines = start + length, ends.newlines(start, start + length)
-        rejects = page.rejects if end == page.nbytes else ()
-        first = page.first and not found
-        found.append(Page(text[start:end], end - start, newlines, page.byte + start, line, first, rejects))
-        start, line = end, line + newlines
-    return found
 
 
 def table_page(page: Page, schema: pa.Schema, batches: Sequence[pa.RecordBatch], rejects: Sequence[Reject]) -> Page:

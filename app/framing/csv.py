@@ -27,6 +27,7 @@ from app.framing.dialect import CsvDialect
 from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
+from app.framing.table_cut import TableCut
 
 
 def reader(
@@ -49,13 +50,13 @@ def reader(
     table = CsvTable(
         dialect, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey, needs=needs
     )
-    return [table.cut(2 * page_bytes), CsvParse(table)]
+    return [TableCut("csv-cut", table, block_bytes=2 * page_bytes), CsvParse(table)]
 
 
 def surveyor(*, dialect: CsvDialect, page_bytes: int, max_line_bytes: int) -> tuple[Stage, Survey]:
     """The stages of a first pass over byte pages: one that cuts, and one that looks at the types."""
     table = CsvTable(dialect, page_bytes=page_bytes, max_line_bytes=max_line_bytes, types={})
-    return table.cut(page_bytes), Survey(table)
+    return TableCut("csv-cut", table, block_bytes=page_bytes), Survey(table)
 
 
 def writer(*, delimiter: bytes, page_bytes: int) -> list[Stage]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.core.page import Page
-from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, parts, short, table_page
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
+from app.framing.block_parse import parse_block
 from app.framing.csv_table import CsvTable
 from app.framing.csv_types import overflows
 
@@ -47,30 +48,22 @@ class CsvParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other records."""
-        table = self._table
-        batch = table.kernel.read(page.payload, page.rows) if page.nbytes and table.kernel is not None else None
-        if batch is not None:
-            table.weight.note(page.nbytes, batch)
-            yield table_page(page, table.schema, [batch], [])
-            return
-        for part in parts(page, table.index, table.weight.most, 2 * table.page_bytes):
-            rows = parse_page(
-                part,
-                table.schema,
-                read=partial(self._judge, part.rows),
-                index=table.index,
-                records=self._records,
-                blame=self._blame,
-                faults=self._faults,
-            )
-            if part.nbytes:
-                table.weight.note(part.nbytes, rows.payload)
-            yield rows
-            del rows  # that it is gone when the next ones are made
+        return parse_block(page, self._table, self._table.index, self._parsed)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
         return iter(())
+
+    def _parsed(self, part: Page) -> Page:
+        return parse_page(
+            part,
+            self._table.schema,
+            read=partial(self._judge, part.rows),
+            index=self._table.index,
+            records=self._records,
+            blame=self._blame,
+            faults=self._faults,
+        )
 
     def _judge(self, lines: int, data: bytes | memoryview, count: int | None) -> pa.RecordBatch | int | None:
         """See ``bad_rows.Read``: pyarrow's verdict, and that nothing changed silently."""

@@ -21,7 +21,7 @@ from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.quotes import Quoting
 from app.framing.schema import check_width, settle
 from app.framing.survey import Survey
-from app.framing.table_cut import Opening, TableCut
+from app.framing.table_cut import Opening
 from app.framing.weight import Weight
 
 _REJECT_BYTES = 96
@@ -61,7 +61,7 @@ class CsvTable:
         self._needs = needs
         self._dialect = dialect
         self.page_bytes = page_bytes
-        self._max_line_bytes = max_line_bytes
+        self.max_line_bytes = max_line_bytes
         self._types = types
         self._survey = survey
 
@@ -72,8 +72,8 @@ class CsvTable:
             if self.quoting.unclosed(prefix) is not None:
                 raise Refusal("corrupt_input", "a quote in the first record is never closed", line=line, byte=byte)
             first_bytes = len(prefix)
-        if (first_bytes or len(prefix)) > self._max_line_bytes + 1:
-            raise too_long(line, byte, self._max_line_bytes)
+        if (first_bytes or len(prefix)) > self.max_line_bytes + 1:
+            raise too_long(line, byte, self.max_line_bytes)
         if first_bytes == 0:
             return None
         header_bytes = first_bytes if self._dialect.header else 0
@@ -83,8 +83,8 @@ class CsvTable:
         if final and self.quoting.unclosed(prefix[end:]) is None:
             end = len(prefix)
         if end == header_bytes and not final:
-            if len(prefix) - header_bytes > self._max_line_bytes:
-                raise too_long(line + newlines, byte + header_bytes, self._max_line_bytes)
+            if len(prefix) - header_bytes > self.max_line_bytes:
+                raise too_long(line + newlines, byte + header_bytes, self.max_line_bytes)
             return None
         names = self.names = self._names(prefix[:first_bytes], line, byte)
         sample = self._sample(prefix, ends, header_bytes, end, len(names))
@@ -116,16 +116,6 @@ class CsvTable:
             # Beside the rows, as much as pyarrow takes at the most: see CsvParse.grows.
             most_bytes=4 * self.page_bytes,
             most_rows_bytes=2 * self.page_bytes,
-        )
-
-    def cut(self, block_bytes: int) -> TableCut:
-        """The stage that opens it, and cuts it into blocks."""
-        return TableCut(
-            "csv-cut",
-            self,
-            page_bytes=self.page_bytes,
-            max_line_bytes=self._max_line_bytes,
-            block_bytes=block_bytes,
         )
 
     def evidence(self, block: bytes) -> pa.Schema:

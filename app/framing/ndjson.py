@@ -23,13 +23,15 @@ import pyarrow as pa
 
 from app.core.interfaces import Stage
 from app.core.page import Page
-from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, parts, short, table_page
+from app.framing.bad_rows import PARSER_ERRORS, Fault, Record, misfit, parse_page, short
+from app.framing.block_parse import parse_block
 from app.framing.ends import line_ends
 from app.framing.json_text import rows_text
 from app.framing.ndjson_table import TOO_DEEP, NdjsonTable
 from app.framing.needs import ALL, Needs
 from app.framing.slices import Slices
 from app.framing.survey import Survey
+from app.framing.table_cut import TableCut
 
 _ARRAY_HINT = "; cut a JSON array into its elements, one a line"
 _BLAMED_ROW = re.compile(r"in row (\d+)")
@@ -53,13 +55,13 @@ def reader(
     all columns, and have those that ``needs`` asks for.
     """
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types=types, survey=survey, needs=needs)
-    return [table.cut(2 * page_bytes), NdjsonParse(table)]
+    return [TableCut("ndjson-cut", table, block_bytes=2 * page_bytes), NdjsonParse(table)]
 
 
 def surveyor(*, page_bytes: int, max_line_bytes: int) -> tuple[Stage, Survey]:
     """The stages of a first pass over byte pages: one that cuts, and one that looks at the types."""
     table = NdjsonTable(page_bytes=page_bytes, max_line_bytes=max_line_bytes, types={})
-    return table.cut(page_bytes), Survey(table)
+    return TableCut("ndjson-cut", table, block_bytes=page_bytes), Survey(table)
 
 
 def writer(*, page_bytes: int) -> list[Stage]:
@@ -85,29 +87,21 @@ class NdjsonParse:
 
     def feed(self, page: Page) -> Iterator[Page]:
         """The rows of ``page``, and rejects for its other lines."""
-        table = self._table
-        batch = table.kernel.read(page.payload, page.rows) if page.nbytes and table.kernel is not None else None
-        if batch is not None:
-            table.weight.note(page.nbytes, batch)
-            yield table_page(page, table.schema, [batch], [])
-            return
-        for part in parts(page, line_ends, table.weight.most, 2 * table.page_bytes):
-            rows = parse_page(
-                part,
-                table.schema,
-                read=partial(self._judge, part),
-                index=line_ends,
-                records=lambda text: list(_lines(text)),
-                blame=self._blame,
-            )
-            if part.nbytes:
-                table.weight.note(part.nbytes, rows.payload)
-            yield rows
-            del rows  # that it is gone when the next ones are made
+        return parse_block(page, self._table, line_ends, self._parsed)
 
     def flush(self) -> Iterator[Page]:
         """Nothing is kept."""
         return iter(())
+
+    def _parsed(self, part: Page) -> Page:
+        return parse_page(
+            part,
+            self._table.schema,
+            read=partial(self._judge, part),
+            index=line_ends,
+            records=lambda text: list(_lines(text)),
+            blame=self._blame,
+        )
 
     def _judge(self, page: Page, data: bytes | memoryview, count: int | None = None) -> pa.RecordBatch | int | None:
         """See ``bad_rows.Read``: pyarrow's verdict on some of ``page``, and that each line is one row."""

@@ -29,7 +29,7 @@ from app.framing.ndjson_types import (
 from app.framing.needs import ALL, Needs, needed_fields
 from app.framing.schema import check_width, leaves, row_bytes, settle, text_growth
 from app.framing.survey import Survey
-from app.framing.table_cut import Opening, TableCut
+from app.framing.table_cut import Opening
 from app.framing.weight import Weight
 
 _REJECT_BYTES = 128
@@ -63,7 +63,7 @@ class NdjsonTable:
         self._needs = needs
         self._survey = survey
         self.page_bytes = page_bytes
-        self._max_line_bytes = max_line_bytes
+        self.max_line_bytes = max_line_bytes
         self._types = types
         self.every = self._text_schema = self.schema
         self.weight = self._weight()
@@ -81,8 +81,8 @@ class NdjsonTable:
         ends = line_ends(prefix)
         end = len(prefix) if final else ends(0, len(prefix))
         if not end:
-            if len(prefix) > self._max_line_bytes:
-                raise too_long(line, byte, self._max_line_bytes)
+            if len(prefix) > self.max_line_bytes:
+                raise too_long(line, byte, self.max_line_bytes)
             return None
         while inference_bytes(prefix, end) > 2 * self.page_bytes and (length := shorter(ends, 0, end)):
             end = length
@@ -136,16 +136,6 @@ class NdjsonTable:
         batch = None if judge is None else judge.read(text, text.count(b"\n"))
         same = batch is not None and all(by_look(batch[name]) == found.field(name).type for name in batch.schema.names)
         return found if same else None
-
-    def cut(self, block_bytes: int) -> TableCut:
-        """The stage that opens it, and cuts it into blocks."""
-        return TableCut(
-            "ndjson-cut",
-            self,
-            page_bytes=self.page_bytes,
-            max_line_bytes=self._max_line_bytes,
-            block_bytes=block_bytes,
-        )
 
     def evidence(self, block: bytes) -> pa.Schema:
         """See ``Surveyed``."""

@@ -29,6 +29,10 @@ class Opening:
 class TextFormat(Protocol):
     """What ``TableCut`` needs to know of a format."""
 
+    page_bytes: int
+    """Of the start of a stream, by which the schema is known, and half of what the rows of a block may occupy."""
+    max_line_bytes: int
+
     def index(self, buffer: bytes) -> Ends:
         """The ``Index`` of its records."""
         ...
@@ -48,7 +52,7 @@ class TextFormat(Protocol):
 
 class TableCut:
     """Byte pages to pages of whole records, once the schema is known by the first ``page_bytes`` of the stream. They have
-    about ``block_bytes``, and fewer where their rows would occupy more than twice ``page_bytes``.
+    about ``block_bytes``, and fewer where their rows would occupy more than twice the format's ``page_bytes``.
 
     A byte order mark and blank lines at the very start are left out. ``empty_input`` if there is nothing else.
     Records that are too long become rejects; ``record_too_long`` if there is no other to know the schema by.
@@ -59,18 +63,14 @@ class TableCut:
     # work, beside a copy as clean UTF-8, and where records end. Later the join of a page with the record before it.
     grows = 5.6
 
-    def __init__(
-        self, name: str, format: TextFormat, *, page_bytes: int, max_line_bytes: int, block_bytes: int
-    ) -> None:
+    def __init__(self, name: str, format: TextFormat, *, block_bytes: int) -> None:
         self.name = name
-        self.holds = 2 * max_line_bytes + page_bytes
+        self.holds = 2 * format.max_line_bytes + format.page_bytes
         self._format = format
-        self._page_bytes = page_bytes
         self._block_bytes = block_bytes
-        self._max_line_bytes = max_line_bytes
         self._cutter: Cutter | None = None
         self._start = bytearray()
-        self._wanted_bytes = page_bytes
+        self._wanted_bytes = format.page_bytes
         self._byte = 0
         self._line = 1
         self._first = True
@@ -111,7 +111,7 @@ class TableCut:
     def _page_of(self, block: Block | TooLong) -> Page:
         if isinstance(block, Block):
             return self._page(block)
-        detail = too_long(block.line, block.byte, self._max_line_bytes).detail
+        detail = too_long(block.line, block.byte, self._format.max_line_bytes).detail
         reject = Reject(block.line, block.byte, "record_too_long", detail, text_of(block.start))
         return self._page(Block(b"", block.byte, block.line, 0), (reject,))
 
@@ -133,8 +133,8 @@ class TableCut:
                 self._cutter = Cutter(
                     self._format.index,
                     block_bytes=self._block_bytes,
-                    most_bytes=2 * self._page_bytes,
-                    max_line_bytes=self._max_line_bytes,
+                    most_bytes=2 * self._format.page_bytes,
+                    max_line_bytes=self._format.max_line_bytes,
                     size_of=opening.size_of,
                     new_end=self._format.record_end,
                     byte=self._byte + opening.nbytes,
@@ -142,7 +142,7 @@ class TableCut:
                 )
                 yield from map(self._page_of, self._cutter.feed(body))
                 return
-            self._wanted_bytes = min(2 * self._wanted_bytes, 2 * self._max_line_bytes + self._page_bytes)
+            self._wanted_bytes = min(2 * self._wanted_bytes, 2 * self._format.max_line_bytes + self._format.page_bytes)
 
     def _skip_blank(self, final: bool) -> None:
         if self._byte == 0 and self._start:

@@ -6,11 +6,8 @@ Databases", G. Graefe, ACM Computing Surveys 1993), and put in the order of the 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import closing
-from dataclasses import replace
 from itertools import chain
 
 import pyarrow as pa
@@ -28,8 +25,8 @@ from app.stages.sorted_runs import SortedRun
 from app.stages.sql_clause import Clause
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_pages import pieces, query_page
+from app.stages.whole_input import WholeInput
 
-_LEAST_BYTES = 8 * 1024 * 1024
 _LEAST_SHARE = 1 / 4
 """Of what it may have, even where pages could be larger then: with a little, rows go through the disk twice."""
 _FIRST_SHARE, _LATER_SHARE, _PARTS_SHARE, _ORDER_SHARE = 1 / 2, 1 / 4, 1 / 8, 3 / 8
@@ -47,7 +44,7 @@ _NUMBER = pa.field("\ue002number", pa.int64())
 """A column for a while: private characters, as no column has them in its name."""
 
 
-class Distinct:
+class Distinct(WholeInput):
     """Of rows with the same values in the columns of ``clause``, a ``distinct``, or in all, the first one, in the order of
     the input. Nulls are the same, and so are NaNs, and 0.0 and -0.0.
 
@@ -60,35 +57,11 @@ class Distinct:
     grows = 4.0  # rows and their keys as DuckDB gives them; what is given, cut once more where sizes differ much
 
     def __init__(self, clause: Clause, options: QueryOptions) -> None:
+        super().__init__(options, least_bytes=int(options.whole_bytes * _LEAST_SHARE))
         self._clause = clause
-        self._page_bytes = options.page_bytes
-        self._least_bytes = max(_LEAST_BYTES, int(options.whole_bytes * _LEAST_SHARE), options.least_bytes)
-        self._spill = options.spill
-        self.holds = max(_LEAST_BYTES, options.whole_bytes)
-        self.spilled_bytes = 0
-        self._is_over = threading.Event()
 
-    def spare(self, nbytes: int) -> None:
-        """Hold so much less, as far as that is possible."""
-        self.holds -= min(nbytes, self.spare_bytes)
-
-    @property
-    def spare_bytes(self) -> int:
-        """See ``Modest``."""
-        return max(0, self.holds - self._least_bytes)
-
-    def interrupt(self) -> None:
-        """See ``Interruptible``."""
-        self._is_over.set()
-
-    def run(self, pages: Iterator[Page]) -> Iterator[Page]:
-        """The output for the whole stream. What ``pages`` raises comes out as it is."""
-        first = True
-        for page in self._pages(pages):
-            yield replace(page, first=first)
-            first = False
-
-    def _pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+    def pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+        """See ``WholeInput``."""
         first = next(pages)
         keys = DistinctKeys(self._clause, first.payload.schema)
         yield query_page(empty_batch(keys.schema), page_bytes=self._page_bytes)
@@ -108,8 +81,8 @@ class Distinct:
         most_bytes = int(self.holds * _ORDER_SHARE)
         schema = pa.schema([*keys.schema, _NUMBER])
         with (
-            closing(_Apart(keys, self.holds, self._spill, self._look)) as apart,
-            closing(RowMerge(schema, memory_bytes=most_bytes, spill=self._spill, look=self._look)) as ordered,
+            closing(_Apart(keys, self.holds, self._spill, self.look)) as apart,
+            closing(RowMerge(schema, memory_bytes=most_bytes, spill=self._spill, look=self.look)) as ordered,
         ):
             parts = apart.parts(0)
             for known in seen.taken():
@@ -134,10 +107,6 @@ class Distinct:
     def _cut(self, rows: pa.RecordBatch, largest_bytes: int) -> Iterator[Page]:
         for piece in pieces(rows, page_bytes=self._page_bytes, row_bytes=largest_bytes, steps="distinct"):
             yield query_page(piece, page_bytes=self._page_bytes)
-
-    def _look(self) -> None:
-        if self._is_over.is_set():
-            raise CancelledError
 
 
 class _Seen:

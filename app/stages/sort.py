@@ -6,10 +6,8 @@ by ranges of keys and not row by row: each range is as large as what fits, and s
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import closing
 from dataclasses import replace
 
@@ -22,8 +20,8 @@ from app.framing.batches import empty_batch
 from app.stages.sorted_runs import Cursor, SortedRun, SortedRuns
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_pages import pieces, query_page
+from app.stages.whole_input import WholeInput
 
-_LEAST_BYTES = 8 * 1024 * 1024
 _RUN_SHARE, _BLOCKS_SHARE = 1 / 4, 1 / 8
 """Of the memory: rows of a run, which are there twice while they are sorted, beside their order; and blocks, one of each
 run, which meet as many to be sorted with them, and are there twice then. Samples take some of the rest."""
@@ -33,7 +31,7 @@ _BATCH_BYTES = 4096
 """What a batch takes beside its rows."""
 
 
-class Sort:
+class Sort(WholeInput):
     """Rows in the order of their last column, bytes, which leaves them; those with the same keep theirs. Of these the first
     ``skip`` are left out, and all behind the next ``count``, if that is a number.
 
@@ -45,41 +43,17 @@ class Sort:
     grows = 2.0  # what is given, and cut once more where rows are of very different sizes
 
     def __init__(self, options: QueryOptions, *, skip: int = 0, count: int | None = None) -> None:
-        self._page_bytes = options.page_bytes
-        self._least_bytes = max(_LEAST_BYTES, options.least_bytes)
-        self._spill = options.spill
+        super().__init__(options)
         self._skip = skip
         self._count = count
-        self.holds = max(_LEAST_BYTES, options.whole_bytes)
-        self.spilled_bytes = 0
-        self._is_over = threading.Event()
 
-    def spare(self, nbytes: int) -> None:
-        """Hold so much less, as far as that is possible."""
-        self.holds -= min(nbytes, self.spare_bytes)
-
-    @property
-    def spare_bytes(self) -> int:
-        """See ``Modest``."""
-        return max(0, self.holds - self._least_bytes)
-
-    def interrupt(self) -> None:
-        """See ``Interruptible``."""
-        self._is_over.set()
-
-    def run(self, pages: Iterator[Page]) -> Iterator[Page]:
-        """The output for the whole stream. What ``pages`` raises comes out as it is."""
-        first = True
-        for page in self._pages(pages):
-            yield replace(page, first=first)
-            first = False
-
-    def _pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+    def pages(self, pages: Iterator[Page]) -> Iterator[Page]:
+        """See ``WholeInput``."""
         page: Page | None = next(pages)
         assert page is not None
         schema = page.payload.schema
         empty = query_page(_without_key(empty_batch(schema)), page_bytes=self._page_bytes)
-        with closing(RowMerge(schema, memory_bytes=self.holds, spill=self._spill, look=self._look)) as merge:
+        with closing(RowMerge(schema, memory_bytes=self.holds, spill=self._spill, look=self.look)) as merge:
             while page is not None:
                 if page.rejects:
                     yield replace(empty, rejects=page.rejects)
@@ -100,10 +74,6 @@ class Sort:
             yield _without_key(rows)
             if left == 0:
                 return
-
-    def _look(self) -> None:
-        if self._is_over.is_set():
-            raise CancelledError
 
 
 class RowMerge:

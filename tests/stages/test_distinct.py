@@ -6,7 +6,6 @@ import random
 import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from app.stages.sql_engine import QueryOptions
 from app.stages.sql_text import parse
 from app.stores.spool import Spool
 from tests.conformance.check_stage import run_chain
+from tests.stages.spooled import spooled
 
 SMALL = 128 * 1024
 ROWS = 12_000
@@ -42,15 +42,6 @@ TABLE = pa.table(
         "b": pa.array([_chance.choice([b"ab", b"cd", None]) for _ in range(ROWS)], pa.binary(2)),
     }
 )
-
-
-@contextmanager
-def spooled(directory: Path, limit_bytes: int = 1 << 30) -> Iterator[Spool]:
-    """At the end nothing is left on disk."""
-    with closing(Spool(directory, limit_bytes=limit_bytes)) as spool:
-        yield spool
-        status = spool.statistics()
-        assert (status.used_bytes, status.open_files) == (0, 0)
 
 
 def pages(table: pa.Table = TABLE, at_a_time: int = 700) -> Iterator[Page]:

@@ -19,7 +19,7 @@ from app.core.page import Page
 from app.stages.groups import Total
 from app.stages.groups_merge import GroupMerge, mergeable
 from app.stages.sorted_runs import SortedRuns
-from app.stores.spool import Spool
+from tests.stages.spooled import spooled
 
 TOTALS = [Total("rows", pa.null()), Total("sum", pa.int64(), wide=True), Total("sum", pa.float64())]
 TOTALS += [Total("min", pa.string()), Total("max", pa.decimal64(9, 2))]
@@ -60,11 +60,11 @@ def merge(
     look: Callable[[], None] = lambda: None,
 ) -> Iterator[GroupMerge]:
     """At the end nothing is left on disk."""
-    with closing(Spool(directory, limit_bytes=spill_bytes)) as spool:
-        with closing(GroupMerge(wanted, totals, memory_bytes=SMALL, spill=spool, look=look)) as one:
-            yield one
-        status = spool.statistics()
-        assert (status.used_bytes, status.open_files) == (0, 0)
+    with (
+        spooled(directory, spill_bytes) as spool,
+        closing(GroupMerge(wanted, totals, memory_bytes=SMALL, spill=spool, look=look)) as one,
+    ):
+        yield one
 
 
 def merged(one: GroupMerge, parts: Iterator[Page]) -> list[tuple[Any, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,19 +16,11 @@ from app.core.page import Page, Reject
 from app.stages.sort import RowMerge, Sort
 from app.stages.sql_engine import QueryOptions
 from app.stores.spool import Spool
+from tests.stages.spooled import spooled
 
 SMALL = 512 * 1024
 ROWS = 60_000
 Keyed = list[tuple[int, str, bytes]]
-
-
-@contextmanager
-def spooled(directory: Path, limit_bytes: int = 1 << 30) -> Iterator[Spool]:
-    """At the end nothing is left on disk."""
-    with closing(Spool(directory, limit_bytes=limit_bytes)) as spool:
-        yield spool
-        status = spool.statistics()
-        assert (status.used_bytes, status.open_files) == (0, 0)
 
 
 def batches(rows: Keyed, at_a_time: int) -> Iterator[pa.RecordBatch]:
