@@ -135,6 +135,7 @@ def create_app(settings: Settings, run_prefix: str = "") -> FastAPI:
             request_s=settings.request_timeout,
         ),
         settings.socket_bytes,
+        LIBRARY,
     )
     database = open_database(settings)
     owner = Owner(database, spool.directory)

@@ -111,6 +111,7 @@ def main() -> None:
     wire = Wire(
         PagePool(settings.page_bytes, keep_bytes=_FREE_PAGES * settings.page_bytes),
         FileSender(ThreadPoolExecutor(1), library=LIBRARY),
+        library=LIBRARY,
     )
     config = uvicorn.Config(
         Uploads(spool, settings),

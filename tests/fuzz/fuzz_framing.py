@@ -16,8 +16,10 @@ with atheris.instrument_imports(include=["app.web.protocol"]):
     from app.web.protocol.head import BadHead, HeadReader
     from app.web.protocol.pages import PagePool
 
+from app.framing.native import LIBRARIES
 from tests.web.protocol import reference
 
+BY_C_OR_NOT = [None, *LIBRARIES]
 POOL = PagePool(64 * 1024, keep_bytes=1 << 20)
 
 
@@ -26,7 +28,7 @@ def read_body(raw: bytes, length: int | None, cuts: bytes) -> tuple[bytes, bool,
     payload, at, number = bytearray(), 0, 0
     try:
         early = cuts[0] if cuts else 0
-        body = Body(length, POOL, raw[:early])
+        body = Body(length, POOL, raw[:early], library=BY_C_OR_NOT[early % len(BY_C_OR_NOT)])
         at = min(early, len(raw))
         while not body.ended and at < len(raw):
             room = body.room()

@@ -16,6 +16,7 @@ _CALLS: dict[str, tuple[type | None, ...]] = {
     # The result, then the arguments; what each is stands in the sources.
     "weir_has_avx2": (_INT32,),
     "weir_join": (None, _PLACE, _PLACE, _INT64),
+    "weir_unchunk": (_INT64, _PLACE, _INT64, _INT64, _PLACE),
     "weir_csv_record_ends": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT64, _PLACE, _PLACE),
     "weir_csv_split": (_INT64, _PLACE, _INT64, _INT32, _INT32, _INT32, _PLACE, _INT64, _PLACE, _PLACE),
     "weir_csv_split_regular": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 
 from app.web.protocol.chunked import Chunked
@@ -23,16 +24,19 @@ class Body:
 
     Bytes are received into ``room()`` and reported to ``add``; ``take`` gives full pages (and the last one) in order,
     ``take_some`` whatever is there. It is ``full`` with two pages; with one, reading would stop and start for every
-    page, which costs more than the page. ``early`` is what was received together with the head.
+    page, which costs more than the page. ``early`` is what was received together with the head. For ``library`` see
+    ``Chunked``.
     """
 
-    def __init__(self, length_bytes: int | None, pool: PagePool, early: bytes = b"") -> None:
+    def __init__(
+        self, length_bytes: int | None, pool: PagePool, early: bytes = b"", *, library: ctypes.CDLL | None = None
+    ) -> None:
         self.received_bytes = 0
         self.ended = False
         self.rest = b""
         """What came behind the end of the body."""
         self._pool = pool
-        self._chunked = Chunked() if length_bytes is None else None
+        self._chunked = Chunked(library) if length_bytes is None else None
         self._left_bytes = length_bytes or 0
         self._is_small = length_bytes is not None and length_bytes <= SMALL_BYTES
         self._ready: deque[memoryview] = deque()

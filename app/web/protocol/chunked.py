@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 
-_AFTER_DATA = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
 _EXTENSIONS = rb"((?:;%b(?:=(?:%b|%b))?)*)" % (_TOKEN, _TOKEN, _QUOTED)
@@ -24,14 +24,24 @@ class BadFraming(Exception):
     """The body is not what the grammar says; where its end is cannot be known any more."""
 
 
+class _Plain(ctypes.Structure):
+    """``chunked`` of ``framing/native/chunked.c``."""
+
+    _fields_ = [("left", ctypes.c_int64), ("end", ctypes.c_int64), ("chunks", ctypes.c_int64)]
+
+
 class Chunked:
     """Decodes one body. It is stricter than the RFC lets a recipient be: lines end in CRLF, sizes have at most 15 hex
     digits and no space around them, so that no two readers can differ about where a chunk ends.
 
     Trailer fields are checked and dropped. Once ``ended`` is true ``rest`` has the bytes that came behind the body.
+    ``library``, where there is one, has ``weir_unchunk``: it reads what stands between chunks, in one call for all of
+    those that a read brought, and what it does not know as plain is judged here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: ctypes.CDLL | None = None) -> None:
+        self._library = library
+        self._plain = _Plain()
         self.ended = False
         self.rest = b""
         self.chunks = 0
@@ -52,25 +62,29 @@ class Chunked:
         is returned. Raises ``BadFraming``; no call may follow that, nor the end."""
         position = end = start
         while position < stop:
-            if self._left_bytes:
-                nbytes = min(self._left_bytes, stop - position)
-                if position != end:
-                    page[end : end + nbytes] = page[position : position + nbytes]
-                end += nbytes
-                position += nbytes
-                self._left_bytes -= nbytes
-                continue
-            if self._needs_line_end and not self._line:
-                head = _AFTER_DATA.match(page, position, stop)
-                if head is not None:
-                    position = head.end()
-                    self._begin(int(head[1], 16))
-                    continue
+            if self._left_bytes or (self._needs_line_end and not self._line):
+                position, end = self._take_data(page, position, stop, end)
+                if position == stop:
+                    break
             position = self._take_line(page, position, stop)
             if self.ended:
                 self.rest = bytes(page[position:stop])
                 break
         return end
+
+    def _take_data(self, page: memoryview, position: int, stop: int, end: int) -> tuple[int, int]:
+        """Move data to ``page[end:]``, of as many chunks as are known to be plain; where both ended."""
+        if self._library is None:
+            nbytes = min(self._left_bytes, stop - position)
+            if position != end:
+                page[end : end + nbytes] = page[position : position + nbytes]
+            self._left_bytes -= nbytes
+            return position + nbytes, end + nbytes
+        plain, address = self._plain, ctypes.addressof(ctypes.c_char.from_buffer(page))
+        plain.left, plain.end, plain.chunks = self._left_bytes, end, self.chunks
+        position = self._library.weir_unchunk(address, position, stop, ctypes.byref(plain))
+        self._left_bytes, self.chunks = plain.left, plain.chunks
+        return position, plain.end
 
     def _take_line(self, page: memoryview, position: int, stop: int) -> int:
         """Go on with the line of framing that begins or continues at ``position``; where it was left."""

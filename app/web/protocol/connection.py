@@ -165,7 +165,7 @@ class WireProtocol(asyncio.BufferedProtocol):
 
     def _begin(self, head: Head, rest: bytes) -> None:
         try:
-            self._body = Body(head.length_bytes, self._wire.pool, rest)
+            self._body = Body(head.length_bytes, self._wire.pool, rest, library=self._wire.library)
         except BadFraming as error:
             self._refuse(BadHead(400, str(error)), head.method)
             return

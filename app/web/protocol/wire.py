@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,12 +30,13 @@ class Watched(Protocol):
 @dataclass(slots=True)
 class Wire:
     """What all connections of a process share. ``socket_bytes``, if not 0, is asked for as the size of the kernel's
-    buffers of each connection and direction."""
+    buffers of each connection and direction. For ``library`` see ``Chunked``."""
 
     pool: PagePool
     files: FileSender
     limits: Limits = field(default_factory=Limits)
     socket_bytes: int = 0
+    library: ctypes.CDLL | None = None
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(_SCRATCH_BYTES)))
     connections: set[Watched] = field(default_factory=set)
     _timer: asyncio.TimerHandle | None = None

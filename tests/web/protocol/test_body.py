@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import random
 import threading
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from app.framing.native import LIBRARIES
 from app.web.protocol.body import AHEAD_PAGES, Body
 from app.web.protocol.chunked import BadFraming, Chunked
 from app.web.protocol.pages import PagePool
 from tests.web.protocol import reference
 
 PAGE_BYTES = 64 * 1024
+BY_C_OR_NOT = st.sampled_from([None, *LIBRARIES])
 
 
 def receive(body: Body, raw: bytes, cuts: list[int], take: bool = True) -> tuple[bytes, bool]:
@@ -53,12 +56,14 @@ def chunks(pieces: list[bytes], extension: bytes = b"", trailer: bytes = b"") ->
     st.sampled_from([b"", b"Digest: x\r\n", b"A:\r\nB: \xff\r\n"]),
     st.lists(st.integers(1, 400), min_size=1, max_size=8),
     st.integers(0, 500),
+    BY_C_OR_NOT,
 )
 def test_chunked_is_its_pieces(
-    pieces: list[bytes], extension: bytes, trailer: bytes, cuts: list[int], early: int
+    pieces: list[bytes], extension: bytes, trailer: bytes, cuts: list[int], early: int, library: ctypes.CDLL | None
 ) -> None:
     raw = chunks(pieces, extension, trailer) + b"behind"
-    body = Body(None, PagePool(256, keep_bytes=0), raw[:early])  # what came with the head may be more than a page
+    # What came with the head may be more than a page.
+    body = Body(None, PagePool(256, keep_bytes=0), raw[:early], library=library)
     payload, refused = receive(body, raw[early:], cuts)
     assert (payload, refused, body.ended, body.rest) == (b"".join(pieces), False, True, b"behind")
     assert body.received_bytes == len(payload)
@@ -78,7 +83,7 @@ def test_whatever_comes_is_read_as_the_grammar_says(data: st.DataObject) -> None
         )
     expected, behind, bad = reference.read(bytes(raw))
     cuts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=5))
-    body = Body(None, PagePool(PAGE_BYTES, keep_bytes=0))
+    body = Body(None, PagePool(PAGE_BYTES, keep_bytes=0), library=data.draw(BY_C_OR_NOT))
     payload, refused = receive(body, bytes(raw), cuts)
     if bad != refused:
         # A line that cannot become right may be refused before its end, and is at its end at the latest.
@@ -107,8 +112,9 @@ def test_a_body_of_a_length_ends_where_it_says(length: int, cuts: list[int], ear
     assert (payload == raw[:length], refused, body.ended, body.rest) == (True, False, True, b"behind")
 
 
-def test_a_flood_of_tiny_chunks_is_read_in_small_turns() -> None:
-    body = Body(None, PagePool(1 << 20, keep_bytes=0))
+@pytest.mark.parametrize("library", [None, *LIBRARIES])
+def test_a_flood_of_tiny_chunks_is_read_in_small_turns(library: ctypes.CDLL | None) -> None:
+    body = Body(None, PagePool(1 << 20, keep_bytes=0), library=library)
     flood = b"1\r\nx\r\n" * 10_000
     body.room()[: len(flood)] = flood
     body.add(len(flood))
@@ -119,6 +125,7 @@ def test_a_flood_of_tiny_chunks_is_read_in_small_turns() -> None:
     assert len(body.room()) > 256 * 1024
 
 
+@pytest.mark.parametrize("library", [None, *LIBRARIES])
 @pytest.mark.parametrize(
     "raw",
     [
@@ -132,9 +139,9 @@ def test_a_flood_of_tiny_chunks_is_read_in_small_turns() -> None:
         b"2\r\nxyz",
     ],
 )
-def test_floods_and_bad_lines_are_refused_before_they_end(raw: bytes) -> None:
+def test_floods_and_bad_lines_are_refused_before_they_end(raw: bytes, library: ctypes.CDLL | None) -> None:
     def decode(step: int) -> None:
-        decoder = Chunked()
+        decoder = Chunked(library)
         for start in range(0, len(raw), step):
             piece = bytearray(raw[start : start + step])
             decoder.take(memoryview(piece), 0, len(piece))
