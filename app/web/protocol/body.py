@@ -54,6 +54,12 @@ class Body:
         return None if self._chunked is not None else self._left_bytes
 
     @property
+    def wanted_bytes(self) -> int:
+        """The most that is received before a page has to be taken, if none waits."""
+        most = AHEAD_PAGES * self._pool.page_bytes
+        return most if self._chunked is not None else min(most, self._left_bytes)
+
+    @property
     def is_ready(self) -> bool:
         """A full page waits, or the last one."""
         return bool(self._ready)

@@ -52,7 +52,7 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._exchange: Exchange | None = None
         self._body: Body | None = None
         self._behind = b""
-        self._wants = False
+        self._wants = self._asks = False
         self.is_reading = True
         """See ``gathering.Incoming``."""
         self._keeps = True
@@ -281,8 +281,8 @@ class WireProtocol(asyncio.BufferedProtocol):
         self._phase = "answer"
         self._set_reading()
 
-    def _set_reading(self) -> None:
-        """Read if, and only if, somebody wants what may come."""
+    def _set_reading(self, *, in_turn: bool = False) -> None:
+        """Read if, and only if, somebody wants what may come; a body, once it is its turn."""
         if self._phase == "body":
             assert self._body is not None
             # Once it is full it is read again when it is empty: each change costs a system call.
@@ -292,12 +292,24 @@ class WireProtocol(asyncio.BufferedProtocol):
         else:
             wanted = True
         if wanted != self.is_reading and not self._transport.is_closing():
+            if wanted and self._body is not None and self._phase == "body" and not in_turn:
+                self._ask_for_turn(self._body)
+                return
             self.is_reading = wanted
             if wanted:
                 self._transport.resume_reading()
                 self._gathering.resume()
             else:
                 self._transport.pause_reading()
+
+    def _ask_for_turn(self, body: Body) -> None:
+        if not self._asks:
+            self._asks = True
+            self._wire.turns.ask(self._take_turn, body.wanted_bytes)
+
+    def _take_turn(self) -> None:
+        self._asks = False
+        self._set_reading(in_turn=True)
 
     # The answer.
 

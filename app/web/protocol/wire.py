@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
+from app.web.protocol.body import AHEAD_PAGES
 from app.web.protocol.file_sender import FileSender
 from app.web.protocol.pace import Limits
 from app.web.protocol.pages import PagePool
+from app.web.protocol.turns import Turns
 
 _SCRATCH_BYTES = 64 * 1024
 """One read of heads, for all connections: what it brings is taken out before the next."""
@@ -39,7 +41,11 @@ class Wire:
     library: ctypes.CDLL | None = None
     scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(_SCRATCH_BYTES)))
     connections: set[Watched] = field(default_factory=set)
+    turns: Turns = field(init=False)
     _timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.turns = Turns(AHEAD_PAGES * self.pool.page_bytes)
 
     def join(self, connection: Watched) -> None:
         """A connection begins; somebody looks at the clock for it from now on."""
