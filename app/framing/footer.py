@@ -38,7 +38,9 @@ class Footer:
                 self._behind = metadata[at:]
                 break
         self._rows = 0
-        self._groups: list[bytes] = []
+        self._count = 0
+        # One piece of memory: many small ones that stay, between the large ones that go, would leave the heap in pieces.
+        self._groups = bytearray()
 
     def add(self, parts: Sequence[tuple[bytes, int]], rows: int) -> None:
         """A row group of so many ``rows``: its columns in order, as footers of files that have some each, and how many
@@ -66,13 +68,14 @@ class Footer:
         # total_byte_size, num_rows; file_offset is left out; total_compressed_size.
         sizes = [(0x10, total_bytes), (0x10, rows), (0x30, compressed_bytes)]
         numbers = b"".join(bytes([delta | I64]) + as_varint(value << 1) for delta, value in sizes)
-        self._groups.append(b"".join([columns, *chunks, numbers, b"\0"]))
+        self._count += 1
+        self._groups += b"".join([columns, *chunks, numbers, b"\0"])
 
     def joined(self) -> bytes:
         """One struct for all row groups."""
         rows = bytes([0x10 | I64]) + as_varint(self._rows << 1)
-        groups = bytes([0x10 | LIST]) + _list_of_structs(len(self._groups))
-        return b"".join([self._before, rows, groups, *self._groups, self._behind])
+        groups = bytes([0x10 | LIST]) + _list_of_structs(self._count)
+        return b"".join([self._before, rows, groups, self._groups, self._behind])
 
 
 def _list_of_structs(count: int) -> bytes:
