@@ -60,7 +60,7 @@ class Spill(Protocol):
         ...
 
     def open(self) -> SpillFile:
-        """An empty file. Raises ``OSError``."""
+        """An empty file. Raises ``spool_full``, ``spool_failed``."""
         ...
 
 

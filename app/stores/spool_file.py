@@ -22,6 +22,14 @@ def disk_refused(error: OSError) -> Refusal:
     return Refusal("spool_failed", f"the disk under SPOOL_DIR: {error.strerror}")
 
 
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_refused(error) from error
+
+
 class Owner(Protocol):
     """What a file asks of its spool."""
 
@@ -93,9 +101,9 @@ class SpoolFile:
             self._disk_bytes = max(self._disk_bytes, self.nbytes)
 
     def read_at(self, offset: int, nbytes: int) -> bytes:
-        """Up to ``nbytes`` at ``offset``; fewer only at the end of what was appended."""
+        """Up to ``nbytes`` at ``offset``; fewer only at the end of what was appended. Raises ``spool_failed``."""
         pieces: list[bytes] = []
-        with self.held() as fd:
+        with self.held() as fd, _disk():
             nbytes = min(nbytes, self.nbytes - offset)
             while nbytes > 0 and (piece := os.pread(fd, nbytes, offset)):
                 pieces.append(piece)
@@ -104,26 +112,24 @@ class SpoolFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def trim(self) -> None:
-        """Cut off what an earlier use left behind the end, for readers that look for the end of the file."""
-        with self.held() as fd:
+        """Cut off what an earlier use left behind the end, for readers that look for the end of the file. Raises
+        ``spool_failed``."""
+        with self.held() as fd, _disk():
             if self._disk_bytes > self.nbytes:
                 os.ftruncate(fd, self.nbytes)
                 self._disk_bytes = self.nbytes
 
     def link(self, path: Path) -> None:
-        """Make what was appended durable, and give it a name; the file then outlives this process."""
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with self.held() as fd:
-                os.fsync(fd)
-                try:
-                    # By a descriptor of the directory: only then does Python call linkat(2), which follows the link.
-                    os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
-                except FileNotFoundError:
-                    _copy(fd, path)  # a file system without O_TMPFILE: what was unlinked cannot be linked again
+        """Make what was appended durable, and give it a name; the file then outlives this process. Raises ``spool_full``,
+        ``spool_failed``."""
+        with self.held() as fd, _disk(), _opened(path.parent) as directory:
+            os.fsync(fd)
+            try:
+                # By a descriptor of the directory: only then does Python call linkat(2), which follows the link.
+                os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=directory, follow_symlinks=True)
+            except FileNotFoundError:
+                _copy(fd, path)  # a file system without O_TMPFILE: what was unlinked cannot be linked again
             os.fsync(directory)
-        finally:
-            os.close(directory)
         self._named = True
 
     def close(self) -> None:
@@ -152,6 +158,15 @@ class SpoolFile:
                     raise disk_refused(error) from error
 
 
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _copy(fd: int, path: Path) -> None:
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -161,6 +176,6 @@ def _copy(fd: int, path: Path) -> None:
                 pass
             os.fsync(copy.fileno())
         os.rename(partial, path)
-    except OSError as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        raise disk_refused(error) from error
+        raise

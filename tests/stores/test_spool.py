@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import Refusal
 from app.stores.spool import Spool
+from app.stores.spool_file import SpoolFile
 
 
 def test_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
@@ -190,6 +192,40 @@ def test_a_file_that_is_held_outlives_its_closing(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no longer kept"):
         file.read_at(0, 1)
     spool.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "use"),
+    [
+        ("pread", lambda file, path: file.read_at(0, 1)),
+        ("ftruncate", lambda file, path: file.trim()),
+        ("fsync", lambda file, path: file.link(path)),
+        ("link", lambda file, path: file.link(path)),
+    ],
+)
+def test_a_disk_that_fails_later_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, use: Callable[[SpoolFile, Path], object]
+) -> None:
+    spool = Spool(tmp_path / "spool", limit_bytes=1000, recycle_bytes=500)
+    used = spool.open()
+    used.append(b"longer than what follows")
+    used.close()
+    file = spool.open()
+    file.append(b"kept")
+
+    def broken(*_: object, **__: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, broken)
+        with pytest.raises(Refusal, match="SPOOL_DIR: Input/output error") as refused:
+            use(file, tmp_path / "name")
+    assert refused.value.code == "spool_failed"
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
+    assert file.read_at(0, 9) == b"kept"
+    file.close()
+    spool.close()
+    assert spool.statistics().used_bytes == 0
 
 
 def test_a_file_that_got_a_name_outlives_its_process(tmp_path: Path) -> None:
