@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import cast
 
@@ -16,10 +16,11 @@ from app.stages import StageContext
 from app.stages.distinct import Distinct
 from app.stages.sort import Sort
 from app.stages.sql import Query
-from app.stages.sql_distinct import without_distinct
+from app.stages.sql_clause import Clause
+from app.stages.sql_distinct import Apart, apart
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_levels import levels
-from app.stages.sql_ordering import ordering
+from app.stages.sql_ordering import Ordering, ordering
 from app.stages.sql_rows import RowQuery, is_row_query
 from app.stages.sql_text import parse
 from app.stages.sql_totals import GroupColumns, Grouped, GroupTotals
@@ -113,13 +114,8 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
                 stages.append(GroupTotals(grouped, page_bytes=context.page_bytes))
                 stages.append(Query(clauses[:1], query, before=on_workers, grouped=grouped))
                 del clauses[:1]
-            elif (sorting := ordering(clause)) is not None:
-                stages.append(Query((), query, before=on_workers, changed=sorting.rows))
-                stages.append(Sort(query, skip=sorting.skip, count=sorting.count))
-                del clauses[:1]
-            elif (rows := without_distinct(clause)) is not None:
-                stages.append(Query((), query, before=on_workers, changed=rows))
-                stages.append(Distinct(parse("distinct", ""), query))
+            elif (found := apart(clause) or ordering(clause)) is not None:
+                stages.extend(_taken_apart(found, query, on_workers))
                 del clauses[:1]
             elif clause.kind == "distinct":
                 stages.append(Distinct(clause, query))
@@ -139,3 +135,19 @@ def row_stages(steps: Sequence[PlannedStep], context: StageContext, query: Query
         stages.append(planned.step.make(planned.argument, context))
     close_query()
     return stages
+
+
+def _taken_apart(
+    found: Apart | Ordering | Clause, options: QueryOptions, before: Sequence[tuple[str, str]]
+) -> Iterator[Stage | Operator]:
+    """A query without what needs all of its rows, and that behind it; the clauses ``before`` are done before it."""
+    if isinstance(found, Apart):
+        yield from _taken_apart(found.rows, options, before)
+        yield Distinct(found.distinct, options)
+        if found.behind is not None:
+            yield from _taken_apart(found.behind, options, ())
+    elif isinstance(found, Ordering):
+        yield Query((), options, before=before, changed=found.rows)
+        yield Sort(options, skip=found.skip, count=found.count)
+    else:
+        yield Query((), options, before=before, changed=found)

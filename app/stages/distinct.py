@@ -18,10 +18,10 @@ from app.core.interfaces import Spill
 from app.core.page import Page
 from app.framing.batches import empty_batch
 from app.framing.native.gather import Taken, take_rows, text_span_bytes
+from app.stages.block_file import BlockFile
 from app.stages.distinct_keys import DistinctKeys
 from app.stages.groups import Groups, Total
 from app.stages.sort import RowMerge
-from app.stages.sorted_runs import SortedRun
 from app.stages.sql_clause import Clause
 from app.stages.sql_engine import QueryOptions
 from app.stages.sql_pages import pieces, query_page
@@ -156,24 +156,20 @@ class _Apart:
     """Tells rows with a number behind them apart, by parts on disk."""
 
     def __init__(self, keys: DistinctKeys, memory_bytes: int, spill: Spill | None, look: Callable[[], None]) -> None:
-        if spill is None:
-            raise Refusal(
-                "state_too_large", "distinct: what it has to remember outgrows memory, and there is no disk for it"
-            )
         self._keys = keys
         self._most_bytes = int(memory_bytes * _LATER_SHARE)
         self._waiting_bytes = int(memory_bytes * _PARTS_SHARE) // 2  # which is there twice while it is parted
         self._spill = spill
         self._look = look
-        self._open: set[SortedRun] = set()
+        self._open: set[BlockFile] = set()
         self._used_bytes = 0
         self.spilled_bytes = 0
         """The most that stood on disk."""
 
     def close(self) -> None:
         """Give the disk back."""
-        for run in self._open:
-            run.close()
+        for file in self._open:
+            file.close()
 
     def parts(self, level: int) -> _Parts:
         """Empty ones."""
@@ -183,15 +179,15 @@ class _Apart:
 
     def firsts(self, parts: _Parts) -> Iterator[pa.RecordBatch]:
         """The first rows of each part, those with a key that was seen excepted; in their order within it."""
-        for seen_run, rows_run in parts.taken():
+        for seen_file, rows_file in parts.taken():
             seen = _Seen(self._keys, self._most_bytes)
             others: _Parts | None = None
-            for keys in _blocks(seen_run):
+            for keys in seen_file.joined(_READ_BYTES) if seen_file is not None else ():
                 keys = keys.slice(seen.add_seen(keys) if others is None else 0)
                 if keys.num_rows:
                     others = others or self._overflown(parts.level, seen)
                     others.add_seen(keys)
-            for rows in _blocks(rows_run):
+            for rows in rows_file.joined(_READ_BYTES):
                 self._look()
                 if others is None:
                     new, count = seen.add(rows)
@@ -201,9 +197,9 @@ class _Apart:
                     others = others or self._overflown(parts.level, seen)
                     others.add(rows)
             del seen
-            for run in (seen_run, rows_run):
-                if run is not None:
-                    self.drop(run)
+            for file in (seen_file, rows_file):
+                if file is not None:
+                    self.drop(file)
             if others is not None:
                 yield from self.firsts(others)
 
@@ -213,25 +209,25 @@ class _Apart:
             parts.add_seen(keys)
         return parts
 
-    def run(self, schema: pa.Schema) -> SortedRun:
-        """An empty file for rows."""
-        run = SortedRun(self._spill.open(), schema, 0, phase=0)
-        self._open.add(run)
-        return run
+    def file(self, schema: pa.Schema) -> BlockFile:
+        """An empty one, for rows."""
+        file = BlockFile(self._spill, schema)
+        self._open.add(file)
+        return file
 
-    def write(self, run: SortedRun, rows: pa.RecordBatch) -> None:
+    def write(self, file: BlockFile, rows: pa.RecordBatch) -> None:
         """Put them behind what is in it."""
         self._look()
-        before = run.nbytes
-        run.add(rows)
-        self._used_bytes += run.nbytes - before
+        before = file.nbytes
+        file.add(rows)
+        self._used_bytes += file.nbytes - before
         self.spilled_bytes = max(self.spilled_bytes, self._used_bytes)
 
-    def drop(self, run: SortedRun) -> None:
+    def drop(self, file: BlockFile) -> None:
         """It is of no more use."""
-        self._used_bytes -= run.nbytes
-        self._open.remove(run)
-        run.close()
+        self._used_bytes -= file.nbytes
+        self._open.remove(file)
+        file.close()
 
 
 class _Parts:
@@ -245,8 +241,8 @@ class _Parts:
         self._count = _MOST_PARTS
         while self._count > _LEAST_PARTS and waiting_bytes < _COLUMN_BYTES * len(keys.schema) * self._count:
             self._count //= 2
-        self._seen: list[SortedRun | None] = [None] * self._count
-        self._rows: list[SortedRun | None] = [None] * self._count
+        self._seen: list[BlockFile | None] = [None] * self._count
+        self._rows: list[BlockFile | None] = [None] * self._count
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
 
@@ -261,7 +257,7 @@ class _Parts:
         if self._waiting_bytes >= self._most_bytes:
             self._part()
 
-    def taken(self) -> Iterator[tuple[SortedRun | None, SortedRun]]:
+    def taken(self) -> Iterator[tuple[BlockFile | None, BlockFile]]:
         """Those parts that have rows."""
         self._part()
         for seen, rows in zip(self._seen, self._rows, strict=True):
@@ -276,7 +272,7 @@ class _Parts:
             self._waiting, self._waiting_bytes = [], 0
             self._write(self._rows, rows, self._keys.of(rows))
 
-    def _write(self, runs: list[SortedRun | None], batch: pa.RecordBatch, keys: Sequence[pa.Array]) -> None:
+    def _write(self, files: list[BlockFile | None], batch: pa.RecordBatch, keys: Sequence[pa.Array]) -> None:
         if not batch.num_rows:
             return
         numbers = self._keys.hashed(keys, self.level, self._count)
@@ -284,15 +280,6 @@ class _Parts:
         batch = batch.take(pc.array_sort_indices(numbers))  # which is stable
         start = 0
         for number in sorted(counts):
-            run = runs[number] = runs[number] or self._apart.run(batch.schema)
-            self._apart.write(run, batch.slice(start, counts[number]))
+            file = files[number] = files[number] or self._apart.file(batch.schema)
+            self._apart.write(file, batch.slice(start, counts[number]))
             start += counts[number]
-
-
-def _blocks(run: SortedRun | None) -> Iterator[pa.RecordBatch]:
-    """What is in it, some blocks at a time."""
-    if run is None:
-        return
-    at_a_time = max(1, _READ_BYTES * len(run) // run.nbytes)
-    for start in range(0, len(run), at_a_time):
-        yield pa.concat_batches(map(run.block, range(start, min(len(run), start + at_a_time))))

@@ -7,9 +7,9 @@ from copy import copy
 
 import pyarrow as pa
 
-from app.core.errors import Refusal
-from app.core.interfaces import Spill, SpillFile
+from app.core.interfaces import Spill
 from app.framing.batches import empty_batch
+from app.stages.block_file import BlockFile
 
 _SAMPLE_BYTES = 128
 """What a sample takes beside its key."""
@@ -22,27 +22,16 @@ _LEAST_RUNS, _MOST_RUNS = 8, 128
 """So many of one length become one. Each is an open file."""
 
 
-class SortedRun:
-    """Rows in the order of their keys, in blocks in a file. ``samples`` are the first keys of those that are ``sampled``,
-    and ``length`` is how many times what is in it was merged of others."""
+class SortedRun(BlockFile):
+    """Rows in the order of their keys. ``samples`` are the first keys of those blocks that are ``sampled``, and ``length``
+    is how many times what is in it was merged of others."""
 
-    def __init__(self, file: SpillFile, schema: pa.Schema, length: int, *, phase: int) -> None:
+    def __init__(self, spill: Spill | None, schema: pa.Schema, length: int, *, phase: int) -> None:
+        super().__init__(spill, schema)
         self.length = length
         self._phase = phase
         self.sampled: list[int] = []
         self.samples: pa.RecordBatch = None
-        self.most_rows = 0
-        self.schema = schema
-        self._places: list[tuple[int, int]] = []
-        self._file = file
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def nbytes(self) -> int:
-        """On disk."""
-        return self._file.nbytes
 
     @property
     def samples_bytes(self) -> int:
@@ -58,21 +47,6 @@ class SortedRun:
         kept = [i for i, block in enumerate(self.sampled) if self.is_sampled(block, stride) and stride < len(self)]
         self.sampled = [self.sampled[i] for i in kept]
         self.samples = self.samples.take(pa.array(kept, pa.int32()))
-
-    def add(self, block: pa.RecordBatch) -> None:
-        """Put it behind the others."""
-        data = block.serialize()
-        self._places.append((self._file.nbytes, data.size))
-        self._file.append(memoryview(data))
-        self.most_rows = max(self.most_rows, block.num_rows)
-
-    def block(self, index: int) -> pa.RecordBatch:
-        """One of those that were added."""
-        return pa.ipc.read_record_batch(self._file.read_at(*self._places[index]), self.schema)
-
-    def close(self) -> None:
-        """It is of no more use. May be called twice."""
-        self._file.close()
 
 
 class Cursor:
@@ -130,10 +104,8 @@ class SortedRuns:
             run.close()
 
     def add(self, blocks: Iterator[pa.RecordBatch], length: int = 0) -> None:
-        """One more, of blocks that are in order. Raises ``state_too_large`` where there is no disk, ``spool_full``."""
-        if self._spill is None:
-            raise Refusal("state_too_large", "what is to be remembered outgrows memory, and there is no disk for it")
-        run = SortedRun(self._spill.open(), self._schema, length, phase=len(self.all))
+        """One more, of blocks that are in order. Raises what ``BlockFile`` does."""
+        run = SortedRun(self._spill, self._schema, length, phase=len(self.all))
         self.all.append(run)
         samples: list[pa.RecordBatch] = []
         for block in blocks:

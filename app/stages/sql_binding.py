@@ -142,6 +142,9 @@ def bind(connection: duckdb.DuckDBPyConnection, clauses: Sequence[Clause], colum
         bound = bound.extended(clause, columns)
         try:
             _check_names(clause, columns)
+            if clause.inside is not None:  # around it, DuckDB gives a column that is there twice another name
+                inside = Bound("input").extended(clause.inside, columns)
+                _check_distinct(clause.inside, _described(connection, inside, columns))
             columns = _described(connection, bound, columns)
             _check_distinct(clause, columns)
         except Refusal as refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from app.core.errors import Refusal
@@ -30,8 +30,8 @@ class Clause:
 
     ``query_location`` of every node counts bytes of ``text`` in UTF-8. ``parts`` are the pieces of the text, and where
     they begin, in the order in which they stand in the query. ``keys``: so many of the entries are what rows are grouped
-    by. ``is_whole``: rows come only once all of the input is in. ``tree`` is the whole query of a ``sql``, and ``glue`` what
-    stands before, between and behind the parts of one that was changed.
+    by. ``is_whole``: rows come only once all of the input is in. ``tree`` is the whole query of a ``sql``; ``glue`` is what
+    stands before, between and behind the parts of one that was changed, and ``inside`` the query that it was put around.
     """
 
     kind: str
@@ -42,6 +42,7 @@ class Clause:
     is_whole: bool = False
     tree: Node | None = None
     glue: tuple[str, ...] = ("", "")
+    inside: Clause | None = None
 
     @property
     def entries(self) -> tuple[Node, ...]:
@@ -53,6 +54,10 @@ class Clause:
         """Every expression, each before those within it."""
         for level in self.levels:
             yield from walk((*level.entries, *level.others))
+
+    def shown(self, text: str) -> Clause:
+        """This one as a part of ``text``, in which all of it stands at the same place in bytes."""
+        return replace(self, text=text, inside=self.inside and self.inside.shown(text))
 
     def refuse(self, detail: str, node: Node | None = None) -> NoReturn:
         """Raise ``bad_sql`` at ``node``, or at the beginning."""

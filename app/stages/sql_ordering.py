@@ -56,16 +56,16 @@ class _Item:
         return None
 
 
-def ordering(clause: Clause) -> Ordering | None:
-    """``clause`` without its ORDER BY; None where that is not the only thing that all of the input is needed for, where a
-    few rows are asked for, or where the keys are such that DuckDB has to sort by itself."""
+def ordering(clause: Clause, *, even_few: bool = False) -> Ordering | None:
+    """``clause`` without its ORDER BY; None where that is not the only thing that all of the input is needed for, where the
+    keys are such that DuckDB has to sort by itself, or where a few rows are asked for, unless ``even_few`` is."""
     if clause.kind != "sql" or clause.tree is None or not clause.is_whole:
         return None
     order, *limits = clause.tree["modifiers"] or [{"type": ""}]
     if order["type"] != "ORDER_MODIFIER" or [one["type"] for one in limits] not in ([], ["LIMIT_MODIFIER"]):
         return None
     skip, count = _limit(limits[0]) if limits else (0, None)
-    if count is not None and skip + count <= _MOST_FIRST_ROWS:
+    if count is not None and skip + count <= _MOST_FIRST_ROWS and not even_few:
         return None
     text = clause.text.encode()
     words = words_of(clause.text)
@@ -87,7 +87,7 @@ def _with_key(clause: Clause, without: Clause, items: Sequence[_Item], select_en
     assert clause.tree is not None
     entries = clause.tree["select_list"]
     named = {folded(node["alias"]) for node in entries if node["alias"]}
-    is_all = all(_is_plain_star(node) for node in entries)
+    is_all = all(is_plain_star(node) for node in entries)
     inner = [item for item in items if item.entry(named, 0) is None and not (is_all and item.is_plain)]
     if inner and select_end is None:
         return None
@@ -118,10 +118,12 @@ def _with_key(clause: Clause, without: Clause, items: Sequence[_Item], select_en
     # What a key takes, and what is hidden: so that it is reckoned with.
     *inner_levels, last = without.levels
     grown = replace(last, entries=(*last.entries, *(item.node for item in (*inner, *items))))
-    return replace(without, text=clause.text, levels=(*inner_levels, grown), parts=parts, glue=tuple(glue))
+    changed = replace(without, levels=(*inner_levels, grown), parts=parts, glue=tuple(glue), inside=without)
+    return changed.shown(clause.text)
 
 
-def _is_plain_star(node: Node) -> bool:
+def is_plain_star(node: Node) -> bool:
+    """It gives all columns, by their names."""
     changes = ("relation_name", "exclude_list", "replace_list", "qualified_exclude_list", "rename_list", "expr")
     return bool(node["class"] == "STAR" and not any(node.get(word) for word in changes))
 

@@ -198,9 +198,40 @@ def test_a_select_distinct_gives_its_rows_in_the_order_of_the_input(sql: str) ->
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT DISTINCT ON (few) few, b FROM input",
+        "SELECT DISTINCT few, b FROM input ORDER BY b DESC, few NULLS FIRST",
+        "SELECT DISTINCT few AS ä, b FROM input WHERE id > 9 ORDER BY 2, ä DESC NULLS LAST LIMIT 4 OFFSET 3",
+        "SELECT DISTINCT few, d FROM input ORDER BY d, few LIMIT 10500 OFFSET 11",
+        "select distinct upper(many) as u, f % 1 > 0 as v from input order by u, v -- order by",
+        "FROM input SELECT DISTINCT list, s ORDER BY list DESC, s",
+        "WITH x AS (SELECT d, few FROM input) SELECT DISTINCT * FROM x ORDER BY few, d",
+        "SELECT DISTINCT ON (few) few, b, id FROM input ORDER BY few, id DESC",
+        "SELECT DISTINCT ON (few, b) * FROM input ORDER BY moment DESC, id",
+        "SELECT DISTINCT ON (/* é */ D, ä) few AS ä, d, id AS i FROM input ORDER BY many, id",
+        "FROM input SELECT DISTINCT ON (many) *, id + 1 AS j ORDER BY f DESC NULLS LAST, id",
+        "SELECT DISTINCT ON (few) few, b FROM (FROM input WHERE id % 3 = 0)",
+    ],
+)
+def test_distinct_and_order_by_give_what_duckdb_gives(sql: str) -> None:
+    stages = chain_of(sql)
+    found = [row for page in run_chain(stages, pages()) for row in page.payload.to_pylist()]
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.register("input", TABLE)
+        rows = connection.sql(sql).to_arrow_table().to_pylist()
+    assert list(map(repr, found)) == list(map(repr, rows))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT DISTINCT ON (few, b) few FROM input",
+        "SELECT DISTINCT ON (few + 1) few, b FROM input",
+        "SELECT DISTINCT ON (few) * EXCLUDE (few) FROM input",
+        "SELECT DISTINCT ON (few) * FROM input ORDER BY b LIMIT 20000",
         "SELECT DISTINCT few FROM input LIMIT 3",
-        "SELECT DISTINCT few FROM input ORDER BY few",
+        "SELECT DISTINCT few FROM input ORDER BY b",
+        "SELECT DISTINCT few, b FROM input ORDER BY upper(b)",
+        "SELECT DISTINCT few FROM input ORDER BY ALL",
+        "SELECT DISTINCT few, count(*) FROM input GROUP BY few ORDER BY few",
         "SELECT DISTINCT sum(id) OVER (PARTITION BY few) FROM input",
         "SELECT count(DISTINCT few) FROM input",
         "SELECT few FROM (SELECT DISTINCT few, b FROM input)",
@@ -210,7 +241,19 @@ def test_other_queries_stay_as_they_are(sql: str) -> None:
     assert not any(isinstance(stage, Distinct) for stage in chain_of(sql))
 
 
-def test_a_select_distinct_is_refused_where_it_is_wrong() -> None:
+@pytest.mark.parametrize(
+    ("sql", "position"),
+    [
+        ("SELECT DISTINCT few, zz FROM input", 21),
+        ("SELECT DISTINCT * FROM input ORDER BY few, zz", 43),
+        ("SELECT DISTINCT 'é' AS e, few FROM input WHERE zz = 1 ORDER BY e", 47),
+        ('SELECT DISTINCT ON ("zé", few) * FROM input', 20),
+        ('SELECT DISTINCT ON ("few", b) * FROM input WHERE id > zz ORDER BY b', 54),
+        ("SELECT DISTINCT ON (few) few, b FROM input ORDER BY few, zz", 57),
+        ('SELECT DISTINCT ON ("many", /* é */ b) *, id AS Many FROM input ORDER BY b', 42),
+    ],
+)
+def test_a_select_distinct_is_refused_where_it_is_wrong(sql: str, position: int) -> None:
     with pytest.raises(Refusal) as caught:
-        list(run_chain(chain_of("SELECT DISTINCT few, zz FROM input"), pages()))
-    assert (caught.value.code, caught.value.position) == ("bad_sql", 21)
+        list(run_chain(chain_of(sql), pages()))
+    assert (caught.value.code, caught.value.position) == ("bad_sql", position)

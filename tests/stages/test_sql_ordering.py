@@ -112,6 +112,7 @@ def test_what_duckdb_has_to_do_it_does(sql: str) -> None:
         ("SELECT c, ä FROM input ORDER BY c", "no column 'ä'", 10),
         ("SELECT c FROM input WHERE bb > 1 ORDER BY d", "no column 'bb'", 26),
         ("SELECT c FROM input ORDER BY 3", "out of range", None),
+        ("SELECT c, b AS x, d AS X FROM input ORDER BY a", "'X' is there already", 18),
     ],
 )
 def test_what_is_wrong_is_told_where_it_stands(sql: str, said: str, position: int | None, tmp_path: Path) -> None:
