@@ -1,4 +1,5 @@
-"""Takes the DISTINCT of a SELECT over a whole input out of a query, and leaves it to ``Distinct``."""
+"""Takes the DISTINCT of a SELECT over a whole input out of a query, and leaves it to ``Distinct``; and what is one in other
+words, ``QUALIFY row_number() OVER (PARTITION BY …) = 1``."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from app.stages.sql_text import parse
 from app.stages.sql_words import Word, words_of
 
 _INPUT = b"FROM input"
+_NUMBERED = ["row_number", "(", ")", "over", "("]
+_WINDOW_PARTS = ("partition", "order", "rows", "range", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ def apart(clause: Clause) -> Apart | None:
     for, or where they are about other columns than those that are selected."""
     if clause.kind != "sql" or clause.tree is None:
         return None
+    if clause.tree["qualify"] and not clause.tree["modifiers"]:
+        return _by_number(clause, clause.tree["qualify"])
     first, *others = clause.tree["modifiers"] or [{"type": ""}]
     kinds = [one["type"].removesuffix("_MODIFIER") for one in others]
     words = words_of(clause.text)
@@ -62,14 +67,46 @@ def _by_all(clause: Clause, words: Sequence[Word], orders: Sequence[Node]) -> Ap
 
 def _by_some(clause: Clause, words: Sequence[Word], targets: Sequence[Node]) -> Apart | None:
     """The first row of each is that in the order of ORDER BY."""
-    if not _are_selected(clause, targets):
-        return None
     text = clause.text.encode()
     start, stop = (next(word.byte for word in words if not word.depth and word.text[0] == end) for end in "()")
-    names = _blanked(text[:stop], 0, start + 1).decode()
-    rows = _query(clause, _blanked(text, words[0].byte, stop + 1))
+    return _firsts(clause, _blanked(text, words[0].byte, stop + 1), targets, start + 1, stop)
+
+
+def _by_number(clause: Clause, condition: Node) -> Apart | None:
+    """As ``DISTINCT ON (…) … ORDER BY …`` has it. Names are those of what is selected from there, so nothing may be called
+    otherwise, and numbers are values."""
+    assert clause.tree is not None
+    entries = clause.tree["select_list"]
+    sides = [condition.get("left", condition), condition.get("right", condition)]
+    window, one = sorted(sides, key=lambda side: side["class"], reverse=True)
+    if condition["type"] != "COMPARE_EQUAL" or window["type"] != "WINDOW_ROW_NUMBER" or literal(one) != "1":
+        return None
+    if any(order["expression"]["class"] == "CONSTANT" for order in window["orders"]):
+        return None
+    if not all(is_plain_star(entry) or (entry["class"] == "COLUMN_REF" and not entry["alias"]) for entry in entries):
+        return None
+    words = words_of(clause.text)
+    qualify = max(i for i, word in enumerate(words) if word.is_word("qualify") and not word.depth)
+    begin = qualify + (3 if one is sides[0] else 1)
+    opening = begin + len(_NUMBERED) - 1
+    closing = next((i for i in range(opening + 1, len(words)) if not words[i].depth), opening)
+    parts = [word for word in words[opening:closing] if word.depth == 1 and word.is_word(*_WINDOW_PARTS)]
+    wanted = ["partition", "order"] if window["orders"] else ["partition"]
+    if [word.text.lower() for word in words[begin : opening + 1]] != _NUMBERED:
+        return None
+    if [word.text.lower() for word in parts] != wanted:
+        return None
+    stop = parts[1].byte if window["orders"] else words[closing].byte
+    rows_text = _blanked(clause.text.encode()[: words[closing].byte], words[qualify].byte, stop)
+    return _firsts(clause, rows_text, window["partitions"], words[opening + 2].end, stop)
+
+
+def _firsts(clause: Clause, rows_text: bytes, targets: Sequence[Node], start: int, stop: int) -> Apart | None:
+    """The first ones of what ``rows_text`` gives, by ``targets``, which stand from ``start`` to ``stop`` in the text."""
+    rows = _query(clause, rows_text) if _are_selected(clause, targets) else clause
     if isinstance(rows, Clause) and rows.is_whole:
         return None
+    names = _blanked(clause.text.encode()[:stop], 0, start).decode()
     return Apart(rows, parse("distinct", names).shown(clause.text))
 
 
