@@ -38,10 +38,10 @@ def apart(clause: Clause) -> Apart | None:
         return _by_number(clause, clause.tree["qualify"])
     first, *others = clause.tree["modifiers"] or [{"type": ""}]
     kinds = [one["type"].removesuffix("_MODIFIER") for one in others]
-    words = words_of(clause.text)
-    selects = [i for i in range(len(words) - 1) if not words[i].depth and words[i].is_word("select")]
     if first["type"] != "DISTINCT_MODIFIER" or kinds not in ([], ["ORDER"], ["ORDER", "LIMIT"]):
         return None
+    words = words_of(clause.text)
+    selects = [i for i in range(len(words) - 1) if not words[i].depth and words[i].is_word("select")]
     if len(selects) != 1 or not words[selects[0] + 1].is_word("distinct"):
         return None
     words = words[selects[0] + 1 :]
@@ -103,7 +103,9 @@ def _by_number(clause: Clause, condition: Node) -> Apart | None:
 
 def _firsts(clause: Clause, rows_text: bytes, targets: Sequence[Node], start: int, stop: int) -> Apart | None:
     """The first ones of what ``rows_text`` gives, by ``targets``, which stand from ``start`` to ``stop`` in the text."""
-    rows = _query(clause, rows_text) if _are_selected(clause, targets) else clause
+    if not _are_selected(clause, targets):
+        return None
+    rows = _query(clause, rows_text)
     if isinstance(rows, Clause) and rows.is_whole:
         return None
     names = _blanked(clause.text.encode()[:stop], 0, start).decode()

@@ -292,8 +292,8 @@ class WireProtocol(asyncio.BufferedProtocol):
         else:
             wanted = True
         if wanted != self.is_reading and not self._transport.is_closing():
-            if wanted and self._body is not None and self._phase == "body" and not in_turn:
-                self._ask_for_turn(self._body)
+            if wanted and self._phase == "body" and not in_turn:
+                self._ask_for_turn()
                 return
             self.is_reading = wanted
             if wanted:
@@ -302,10 +302,11 @@ class WireProtocol(asyncio.BufferedProtocol):
             else:
                 self._transport.pause_reading()
 
-    def _ask_for_turn(self, body: Body) -> None:
+    def _ask_for_turn(self) -> None:
+        assert self._body is not None
         if not self._asks:
             self._asks = True
-            self._wire.turns.ask(self._take_turn, body.wanted_bytes)
+            self._wire.turns.ask(self._take_turn, self._body.wanted_bytes)
 
     def _take_turn(self) -> None:
         self._asks = False
